@@ -1,0 +1,1 @@
+"""The tools behind the Makefile: execute, check, stage, build, audit, lint, bench."""

@@ -1,0 +1,73 @@
+"""When does an earlier run still answer? While nothing it depends on has changed.
+
+Depends: the code cells, the injected parameters, the modules of kexue_lib that the run really loaded, the
+lock, Python's version, the backend, a dry run or not, and the data folder for runs that read data. Prose,
+captions and alt texts may change freely.
+"""
+
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+import nbformat
+
+from ci.chapters import ROOT, code_cells
+
+
+def of_run(row, provenance: dict) -> dict[str, str]:
+    """Return the fingerprint of a run whose kernel reported `provenance`; a dict of hashes by cause."""
+    modules = [_relative(module) for module in provenance["modules"]]
+    return {**_of_row(row), **{module: _hash_file(ROOT / module) for module in modules}, **_of_data(modules)}
+
+
+def why_stale(row) -> str | None:
+    """Return the reason why `row` must run, or None if its earlier result still holds."""
+    try:
+        earlier = nbformat.read(row.output, as_version=4).metadata["kexue_run"]
+    except FileNotFoundError:
+        return "not run yet"
+    except (KeyError, ValueError):  # an earlier run that failed, or a file that a full disk cut short
+        return "no complete earlier run"
+    now = of_run(row, earlier)
+    changed = sorted(cause for cause in now.keys() | earlier["fingerprint"].keys()
+                     if now.get(cause) != earlier["fingerprint"].get(cause))  # fmt: skip
+    return f"changed: {', '.join(changed)}" if changed else None
+
+
+def _of_row(row) -> dict[str, str]:
+    notebook = nbformat.read(row.source, as_version=4)
+    sources = [cell.source for cell in code_cells(notebook)]
+    return {
+        "code": _hash(repr(sources)),
+        "parameters": _hash(repr(sorted(row.parameters.items()))),
+        "lock": _hash_file(ROOT / "requirements.txt"),
+        "python": platform.python_version(),
+        "backend": row.backend,
+        "dry run": str(row.dry_run),
+    }
+
+
+def _of_data(modules: list[str]) -> dict[str, str]:
+    """Names, sizes and times of the data folder, for a run that loaded the loaders."""
+    if not any(module.startswith("kexue_lib/data") for module in modules):
+        return {}
+    folder = os.environ.get("KEXUE_DATA")
+    files = sorted(Path(folder).rglob("*")) if folder else []
+    listing = [
+        (str(f.relative_to(folder)), f.stat().st_size, f.stat().st_mtime_ns) for f in files if f.is_file()
+    ]
+    return {"data": _hash(repr((listing, os.environ.get("KEXUE_DOWNLOAD", "0"))))}
+
+
+def _relative(module: str) -> str:
+    path = Path(module)
+    return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else str(path)
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _hash_file(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16] if path.exists() else "missing"

@@ -1,0 +1,184 @@
+"""What every chapter says to the machine and to its reader: seeds, metrics, measured sentences, errata.
+
+Each function shows something a reader can use and carries the same facts as JSON, from which the regression
+suite, the results page and the errata page are made.
+"""
+
+import html
+import math
+import numbers
+import os
+import platform
+import random
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+METRICS_MIME = "application/vnd.kexue.metrics+json"
+ERRATUM_MIME = "application/vnd.kexue.erratum+json"
+COMPARISON_MIME = "application/vnd.kexue.comparison+json"
+
+_recorded: set[str] = set()
+
+
+def seed_everything(seed: int) -> None:
+    """Seed Python, NumPy and, once it has been imported, Keras with its backend.
+
+    Call it after `import keras` (again, if need be): a framework that is not loaded yet is not loaded for
+    the sake of its seed. `PYTHONHASHSEED` cannot be changed in a running interpreter and plays no role.
+
+    Args:
+        seed: a whole number from 0 to 2³² − 1.
+
+    Raises:
+        ValueError: if the seed is out of range.
+    """
+    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}")
+    random.seed(int(seed))
+    np.random.seed(int(seed))
+    if "keras" in sys.modules:
+        sys.modules["keras"].utils.set_random_seed(int(seed))
+
+
+def dry_run() -> bool:
+    """Whether `KEXUE_DRY_RUN=1` asks for two steps on generated arrays of the true shapes."""
+    return os.environ.get("KEXUE_DRY_RUN", "0") == "1"
+
+
+def record(**metrics: float) -> None:
+    """Write numbers into the notebook, where `ci/expected/<id>.yml` holds them to their bands.
+
+    Args:
+        **metrics: finite numbers by name; NumPy scalars and arrays or tensors of one element are taken too.
+
+    Raises:
+        ValueError: if a value is not one finite number, or its name was recorded before.
+    """
+    values = {name: _finite_number(name, value) for name, value in metrics.items()}
+    repeated = _recorded.intersection(values)
+    if repeated:
+        raise ValueError(f"metrics recorded twice: {', '.join(sorted(repeated))}")
+    _recorded.update(values)
+    lines = [f"{name} = {value:.10g}" for name, value in values.items()]
+    _display("\n".join(lines), "<pre>" + html.escape("\n".join(lines)) + "</pre>", {METRICS_MIME: values})
+
+
+def say(sentence: str) -> None:
+    """Show a sentence with measured numbers (Markdown with $…$), so that none is ever typed into the text.
+
+    >>> say(f"The variance is {np.pi**2 / 12:.4f}.")
+    The variance is 0.8225.
+    """
+    _display(sentence, None, {"text/markdown": sentence})
+
+
+def erratum(statement: str, problem: str, repair: str) -> None:
+    """Show where the original is mistaken: what it says (in our words), why it fails, what is true.
+
+    Args:
+        statement: the claim of the original, in our words; Markdown with $…$.
+        problem: the counter-example or the step that fails.
+        repair: the statement that holds, which the cells around have checked.
+    """
+    text = f"> **Erratum.** {statement}\n>\n> **Why it fails.** {problem}\n>\n> **What holds.** {repair}"
+    payload = {"statement": statement, "problem": problem, "repair": repair}
+    _display(text, None, {"text/markdown": text, ERRATUM_MIME: payload})
+
+
+def compare(rows: Sequence[tuple[str, str, Any]], *, data: str, profile: str) -> None:
+    """Show the closing table: the figure of the original, ours, and on what it was measured.
+
+    Args:
+        rows: (quantity, the original's figure or "–", ours); our numbers are printed to six digits.
+        data: name of the data, or "none" for mathematics.
+        profile: the profile of this run.
+
+    Raises:
+        ValueError: if there is no row, or a row has not three entries.
+    """
+    if not rows or any(len(row) != 3 for row in rows):
+        raise ValueError(f"rows must be (quantity, original, ours), at least one; got {rows!r}")
+    shown = [(quantity, str(original), _number_text(ours)) for quantity, original, ours in rows]
+    lines = ["| quantity | original | here |", "|---|---|---|"]
+    lines += [f"| {quantity} | {original} | {ours} |" for quantity, original, ours in shown]
+    lines += ["", f"Data: {data} · profile: `{profile}` · device: {device()}"]
+    payload = {"rows": shown, "data": data, "profile": profile, "device": device()}
+    _display("\n".join(lines), None, {"text/markdown": "\n".join(lines), COMPARISON_MIME: payload})
+
+
+def device() -> str:
+    """Name the hardware that this kernel computes on: the accelerator Keras sees, or the processor."""
+    if "keras" not in sys.modules:
+        return _processor()
+    backend = sys.modules["keras"].backend.backend()
+    names = {"tensorflow": _tensorflow_device, "jax": _jax_device, "torch": _torch_device}[backend]()
+    return names or _processor()
+
+
+def versions() -> None:
+    """Show the versions and the device that produced the page: the last cell of every chapter."""
+    wanted = ("numpy", "scipy", "sympy", "matplotlib", "sklearn", "keras", "tensorflow", "jax", "torch")
+    found = [f"{name} {sys.modules[name].__version__}" for name in wanted if name in sys.modules]
+    _display(" · ".join([f"Python {platform.python_version()}", *found, device()]), None, {})
+
+
+# --- helpers ---------------------------------------------------------------------------------------------
+
+
+def _display(text: str, markup: str | None, extra: dict) -> None:
+    from IPython import get_ipython
+    from IPython.display import display
+
+    if get_ipython() is None:
+        print(text)
+        return
+    bundle = {"text/plain": text, **({"text/html": markup} if markup else {}), **extra}
+    display(bundle, raw=True)
+
+
+def _finite_number(name: str, value: Any) -> float | int:
+    if hasattr(value, "detach"):  # torch: NumPy refuses tensors that carry a gradient
+        value = value.detach().cpu()
+    array = np.asarray(value)
+    if array.size != 1 or array.dtype.kind not in "iuf" or not math.isfinite(array.item()):
+        raise ValueError(f"{name} must be one finite number, got {value!r}")
+    return array.item()
+
+
+def _number_text(value: Any) -> str:
+    is_number = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
+    return f"{float(value):.6g}" if is_number else str(value)
+
+
+def _tensorflow_device() -> str:
+    import tensorflow
+
+    gpus = tensorflow.config.list_physical_devices("GPU")
+    return ", ".join(tensorflow.config.experimental.get_device_details(gpu)["device_name"] for gpu in gpus)
+
+
+def _jax_device() -> str:
+    import jax
+
+    return ", ".join(found.device_kind for found in jax.devices() if found.platform != "cpu")
+
+
+def _torch_device() -> str:
+    import torch
+
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    return ", ".join(torch.cuda.get_device_name(index) for index in range(count))
+
+
+def _processor() -> str:
+    """Return the processor's model name: platform.processor() is empty on most Linux systems."""
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as lines:
+            name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        name = platform.processor() or platform.machine()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    return f"{name} ({cores} core{'s' if cores != 1 else ''})"
