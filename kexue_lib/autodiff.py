@@ -139,6 +139,33 @@ def values_of(weights: Sequence[Variable], values: Sequence[Tensor]) -> Iterator
         yield
 
 
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `function` compiled by the backend, for many calls with tensors of the same shapes.
+
+    TensorFlow and JAX trace it once for each set of shapes; PyTorch runs it as it is. What it reads beside
+    its arguments may be frozen at the first call, so pass weights as arguments (see `values_of`).
+
+    Args:
+        function: takes and returns tensors, or lists, tuples and dictionaries of them; no side effects.
+
+    >>> square = compiled(lambda x: x * x)
+    >>> import keras
+    >>> float(square(keras.ops.convert_to_tensor(3.0)))
+    9.0
+    """
+    import keras
+
+    if keras.backend.backend() == "tensorflow":
+        import tensorflow as tf
+
+        return tf.function(function)
+    if keras.backend.backend() == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function
+
+
 def _as_function_of_tensors(
     function: Callable[..., Tensor],
     inputs: Tensor | Sequence[Tensor] | None,

@@ -8,8 +8,8 @@ from keras import ops
 
 from kexue_lib.autodiff import gradient, hessian_vector_product, values_of
 
-BACKEND = keras.backend.backend()
-JIT_COMPILE = [False] if BACKEND == "torch" else [False, True]
+# Without compilation, PyTorch is itself, and JAX is slow and no other program.
+JIT_COMPILE = {"tensorflow": [False, True], "jax": [True], "torch": [False]}[keras.backend.backend()]
 
 
 def to_list(tensor):

@@ -290,8 +290,8 @@ def _counter_example(left: list, right: list, points: list[dict]) -> str:
         for one, other in zip(left, right, strict=True):
             values = _value(one, point), _value(other, point)
             if None not in values and _differ(*values):
-                shown = ", ".join(f"{symbol} = {float(value):.6g}" for symbol, value in point.items()
-                                  if value.is_real)  # fmt: skip
+                real = {symbol: value for symbol, value in point.items() if value.is_real}
+                shown = ", ".join(f"{symbol} = {float(value):.6g}" for symbol, value in real.items())
                 place = f" at {shown}" if shown else ""
                 return f"the sides differ{place}: {values[0].n(12)} against {values[1].n(12)}"
     return "the sides could not be shown equal, and have no numerical values to compare"
@@ -318,7 +318,9 @@ def _vanishes(difference: Any) -> bool:
 
     try:
         with _time_limit(SIMPLIFY_SECONDS):
-            return difference == 0 or sympy.expand(difference) == 0 or sympy.simplify(difference) == 0
+            expanded = sympy.expand(difference)
+            # powsimp first: simplify alone does not see that cos(x)**(m-1) * cos(x) is cos(x)**m.
+            return expanded == 0 or 0 in (sympy.simplify(sympy.powsimp(expanded)), sympy.simplify(difference))
     except (TimeoutError, NotImplementedError):
         return False
 

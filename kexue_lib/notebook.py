@@ -120,7 +120,9 @@ def device() -> str:
 
 def versions() -> None:
     """Show the versions and the device that produced the page: the last cell of every chapter."""
-    wanted = ("numpy", "scipy", "sympy", "matplotlib", "sklearn", "keras", "tensorflow", "jax", "torch")
+    wanted = ["numpy", "scipy", "sympy", "matplotlib", "sklearn", "keras"]
+    if "keras" in sys.modules:  # Keras imports more than the backend that computes
+        wanted.append(sys.modules["keras"].backend.backend())
     found = [f"{name} {sys.modules[name].__version__}" for name in wanted if name in sys.modules]
     _display(" · ".join([f"Python {platform.python_version()}", *found, device()]), None, {})
 

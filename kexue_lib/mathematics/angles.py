@@ -95,7 +95,7 @@ def quantile(probability: ArrayLike, dimension: int) -> float | np.ndarray:
         ValueError: if a probability lies outside [0, 1] or the dimension is not a whole number >= 2.
 
     >>> round(float(np.degrees(quantile(0.001, dimension=768))), 6)
-    83.622446
+    83.611388
     """
     probability = _require_within("probability", probability, 1.0, "1")
     half_degrees = (require_integer("dimension", dimension, minimum=2) - 1) / 2

@@ -95,12 +95,14 @@ class Gluing:
 
     @property
     def is_glueable(self) -> bool:
-        """Whether D >= 0 along the seam, up to rounding."""
+        """Whether D >= 0 along the seam, up to rounding and at least 1e-6 of the quarter away from the tips.
+
+        At a tip D = 0 in every case: the two tangents are perpendicular there.
+        """
         return self._smallest_deficit[0] >= 0
 
     @property
     def _smallest_deficit(self) -> tuple[float, float]:
-        # D is zero at the tips themselves; just beside them its sign is lost in rounding.
         length = self.first.quarter_length
         away = (self.arc_length > TIP * length) & (self.arc_length < (1 - TIP) * length)
         index = np.argmin(self.deficit[away])
@@ -124,7 +126,7 @@ class Gluing:
 
     @cached_property
     def seam(self) -> np.ndarray:
-        """Points (x, y, z) of one octant of the seam, shape (n, 3), from the tip of `first` to that of `second`.
+        """Points (x, y, z) of one octant of the seam, shape (n, 3), from one tip of the body to the other.
 
         Raises:
             ValueError: if the outlines cannot be glued.
@@ -201,7 +203,7 @@ class Gluing:
         """A pattern to print, cut out and glue: both flat sheets, rulings, and equal numbers on equal edges.
 
         Args:
-            length: long side of the larger sheet in millimetres (180 fits on A4).
+            length: longer of the two bent axes in millimetres (180 fits on A4).
             ticks: numbered marks on a quarter of an edge.
 
         Raises:

@@ -29,7 +29,9 @@ def test_quarter_of_a_superellipse_against_small_chords(exponent):
 
     def chords(count):
         angle = np.pi / 2 * np.linspace(0, 1, count + 1) ** 3 * (2 - np.linspace(0, 1, count + 1) ** 3)
-        return np.linalg.norm(np.diff(np.stack(sheet.point(np.cos(angle), np.sin(angle))), axis=1), axis=0).sum()
+        return np.linalg.norm(
+            np.diff(np.stack(sheet.point(np.cos(angle), np.sin(angle))), axis=1), axis=0
+        ).sum()
 
     extrapolated = (4 * chords(20000) - chords(10000)) / 3
     assert sheet.quarter_length == pytest.approx(extrapolated, rel=1e-8)
@@ -63,7 +65,9 @@ def test_half_width_of_a_circle_is_a_sine():
 def test_superellipse_with_exponent_two_is_the_ellipse():
     angle = np.linspace(0, np.pi / 2, 11)
     expected = 2 * np.cos(angle), np.sin(angle)
-    np.testing.assert_allclose(superellipse(2, 1, 2).point(np.cos(angle), np.sin(angle)), expected, atol=1e-15)
+    np.testing.assert_allclose(
+        superellipse(2, 1, 2).point(np.cos(angle), np.sin(angle)), expected, atol=1e-15
+    )
 
 
 def test_support_function_of_an_ellipse_gives_the_ellipse():
@@ -89,7 +93,7 @@ def test_support_function_gives_perimeter_and_area():
 
 
 @pytest.mark.parametrize(
-    # The radius of curvature is 1 - 3 c_1 cos 2 phi - 15 c_2 cos 4 phi: at the ends, and smallest between them.
+    # The radius of curvature is 1 - 3 c_1 cos 2 phi - 15 c_2 cos 4 phi: smallest at an end, then between.
     ("convex", "not_convex"),
     [([1, 0.3333], [1, 0.3334]), ([1, -0.3333], [1, -0.3334]), ([1, 0, -0.0666], [1, 0, -0.0667])],
 )

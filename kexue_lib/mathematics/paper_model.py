@@ -115,7 +115,7 @@ def draw_template(first: Sheet, second: Sheet, length: float = 180.0, ticks: int
     Args:
         first: the upper sheet; it must have the perimeter of `second`.
         second: the lower sheet.
-        length: long side of the larger sheet in millimetres.
+        length: longer of the two bent axes in millimetres.
         ticks: numbered marks on a quarter of an edge.
 
     Raises:
@@ -126,7 +126,7 @@ def draw_template(first: Sheet, second: Sheet, length: float = 180.0, ticks: int
     longest = max(2 * sheet.perimeter_point(0.0)[0] for sheet in (first, second))
     scale = length / longest
     heights = [2 * scale * sheet.perimeter_point(sheet.quarter_length)[1] for sheet in (first, second)]
-    size = length + 2 * MARGIN, sum(heights) + 3 * MARGIN
+    size = length + 2 * MARGIN, float(sum(heights)) + 3 * MARGIN
     second_centre = np.array([size[0] / 2, MARGIN + heights[1] / 2])
     first_centre = np.array([size[0] / 2, size[1] - MARGIN - heights[0] / 2])
     # The seam walks `first` counter-clockwise from its vertex and `second` clockwise from its co-vertex.
@@ -136,6 +136,7 @@ def draw_template(first: Sheet, second: Sheet, length: float = 180.0, ticks: int
     return Template(
         size,
         [_draw_edge(first, scale, first_centre), _draw_edge(second, scale, second_centre)],
+        _draw_rulings(first, ticks, scale, first_centre) + _draw_rulings(second, ticks, scale, second_centre),
         *(a + b for a, b in zip(first_marks, second_marks, strict=True)),
     )
 
@@ -145,20 +146,24 @@ def _draw_edge(sheet: Sheet, scale: float, centre: np.ndarray) -> np.ndarray:
     return centre + scale * sheet.perimeter_point(distance)
 
 
+def _draw_rulings(sheet: Sheet, ticks: int, scale: float, centre: np.ndarray) -> list[np.ndarray]:
+    # Half-way between the ticks, so that no ruling strikes a number through.
+    distance = (np.arange(2 * ticks) + 0.5) / ticks * sheet.quarter_length
+    return [centre + np.stack([point, point * [1, -1]]) for point in scale * sheet.perimeter_point(distance)]
+
+
 def _draw_marks(
     sheet: Sheet, distances: np.ndarray, scale: float, centre: np.ndarray
-) -> tuple[list[np.ndarray], list[np.ndarray], list[Label]]:
-    """Rulings, ticks and numbers 1, 2, ... of one sheet, at the given distances along its edge."""
+) -> tuple[list[np.ndarray], list[Label]]:
+    """Ticks and numbers 1, 2, ... of one sheet, at the given distances along its edge."""
     points = scale * sheet.perimeter_point(distances)
-    upper = points[points[:, 1] > 1e-9 * scale]
-    rulings = [centre + np.stack([point, point * [1, -1]]) for point in upper]
     step = 1e-4 * sheet.quarter_length
     tangents = sheet.perimeter_point(distances + step) - sheet.perimeter_point(distances - step)
     inwards = np.stack([-tangents[:, 1], tangents[:, 0]], axis=-1)
     inwards /= np.linalg.norm(inwards, axis=-1, keepdims=True)
     ticks = [centre + np.stack([p, p + TICK * n]) for p, n in zip(points, inwards, strict=True)]
     at = centre + points + 2 * TICK * inwards
-    return rulings, ticks, [Label(str(number), position) for number, position in enumerate(at, start=1)]
+    return ticks, [Label(str(number), position) for number, position in enumerate(at, start=1)]
 
 
 def write_stl(path: str | Path, vertices: np.ndarray, triangles: np.ndarray) -> None:

@@ -57,7 +57,7 @@ class Troposkien:
             ValueError: if a place lies outside the span.
 
         >>> round(troposkien(2.0).profile(0.25), 6)
-        0.619766
+        0.624199
         """
         z = np.asarray(z, dtype=float)
         outside = z[~((z >= 0) & (z <= self.span))]
@@ -239,10 +239,10 @@ def hanging(
     angular_velocity = _require_not_negative("angular_velocity", angular_velocity)
     length = require_real("length", length, above=0)
     gravity = require_real("gravity", gravity, above=0)
+    fastest = np.sqrt(1000 * gravity / length)
+    require(angular_velocity <= fastest, "angular_velocity", angular_velocity, f"at most {fastest:g} here")
     # In units of the length and of gravity two numbers are left: this ratio and the clamp's radius.
     rotation = angular_velocity**2 * length / gravity
-    fastest = np.sqrt(1000 * gravity / length)
-    require(rotation <= 1000, "angular_velocity", angular_velocity, f"at most {fastest:g} for this rope")
     tip_radii = _tip_radii(radius / length, rotation)
     _, relative_slope, fall = _shape_at_clamp(tip_radii, rotation)
     clamp_tensions = length * gravity * np.hypot(1, tip_radii * relative_slope)
@@ -257,12 +257,12 @@ def _tip_radii(radius: float, rotation: float) -> np.ndarray:
 
     def miss(tip_radii: np.ndarray, tolerance: float = 1e-13) -> np.ndarray:
         relative_radius, _, _ = _shape_at_clamp(tip_radii, rotation, tolerance)
-        # On the axis every shape is measured by its own tip, so that the straight rope is no root.
-        return tip_radii * relative_radius - radius if radius > 0 else relative_radius
+        return tip_radii * relative_radius - radius
 
     # As a function of the tip radius, `miss` swings with zeros and turning points about 3 / rotation
     # apart or more (measured up to rotation = 1000): a dozen points from one to the next.
-    # The ends lie a little outside the possible range, so that no rounding pushes a shape out.
+    # The ends lie a little outside the possible range, so that no rounding pushes a shape out; on the
+    # axis the scan starts next to the straight rope.
     lowest, highest = (radius - 1.01 if radius > 0 else 1e-6), radius + 1.01
     tip_radii = np.linspace(lowest, highest, 33 + int(4 * rotation * (highest - lowest)))
     misses = miss(tip_radii, tolerance=1e-10)

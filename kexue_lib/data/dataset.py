@@ -1,0 +1,62 @@
+"""What a loader returns, and the line that tells a reader where it came from."""
+
+from dataclasses import dataclass, fields
+from html import escape
+
+import numpy as np
+
+MIME_TYPE = "application/vnd.kexue.data+json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Data and its provenance. A kind of data subclasses it and adds its arrays or texts.
+
+    Attributes:
+        name: what it is, and how it was split if that is our choice.
+        source: where it comes from: an address, or the library that ships or generated it.
+        licence: under which licence it may be used.
+        is_stand_in: whether it replaces the data that the article used.
+    """
+
+    name: str
+    source: str
+    licence: str
+    is_stand_in: bool
+
+    def show(self) -> None:
+        """Display one line with name, source and licence, and record the same in the notebook."""
+        from IPython.display import display
+
+        display(self._mime_bundle(), raw=True)
+
+    def _mime_bundle(self) -> dict[str, object]:
+        kind = "Stand-in data" if self.is_stand_in else "Data"
+        text = f"{kind}: {self.name}. Source: {self.source}. Licence: {self.licence}."
+        record = {field.name: getattr(self, field.name) for field in fields(Dataset)}
+        return {
+            "text/plain": text,
+            "text/html": f'<p class="kexue-data">{escape(text)}</p>',
+            MIME_TYPE: {**record, "sizes": self._sizes()},
+        }
+
+    def _sizes(self) -> dict[str, list[int]]:
+        values = {field.name: getattr(self, field.name) for field in fields(self)}
+        return {name: list(value.shape) for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelledImages(Dataset):
+    """Grey images and their classes, in two disjoint parts.
+
+    Attributes:
+        train_images: shape (examples, height, width), float32, from 0 (background) to 1.
+        train_labels: shape (examples,), int32, from 0 to 9.
+        test_images: as `train_images`.
+        test_labels: as `train_labels`.
+    """
+
+    train_images: np.ndarray
+    train_labels: np.ndarray
+    test_images: np.ndarray
+    test_labels: np.ndarray
