@@ -4,8 +4,10 @@ Each function shows something a reader can use and carries the same facts as JSO
 suite, the results page and the errata page are made.
 """
 
+import base64
 import html
 import math
+import mimetypes
 import numbers
 import os
 import platform
@@ -107,6 +109,26 @@ def compare(rows: Sequence[tuple[str, str, Any]], *, data: str, profile: str) ->
     lines += ["", f"Data: {data} · profile: `{profile}` · device: {device()}"]
     payload = {"rows": shown, "data": data, "profile": profile, "device": device()}
     _display("\n".join(lines), None, {"text/markdown": "\n".join(lines), COMPARISON_MIME: payload})
+
+
+def offer(name: str, content: bytes, label: str) -> None:
+    """Show a link that downloads `content`: it travels inside the page and needs neither kernel nor server.
+
+    Args:
+        name: the file name that the reader's browser proposes; its ending tells the type.
+        content: the file, at most 400 kB, since every reader of the page loads it.
+        label: the text of the link.
+
+    Raises:
+        ValueError: if there is nothing in the file, or too much for a page.
+    """
+    if not 0 < len(content) <= 400_000:
+        raise ValueError(f"content must have 1 to 400,000 bytes, got {len(content):,}")
+    kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
+    address = f"data:{kind};base64,{base64.b64encode(content).decode()}"
+    size = f"{max(1, round(len(content) / 1000))} kB"
+    link = f'<a download="{html.escape(name)}" href="{address}">{html.escape(label)}</a> ({size})'
+    _display(f"{label}: {name}, {size}", link, {})
 
 
 def device() -> str:
