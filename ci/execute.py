@@ -105,6 +105,7 @@ def _execute_once(row: Row, notebook_json: str) -> tuple[Result, str | None]:
     with tempfile.TemporaryDirectory(prefix="kexue-run-") as folder:
         partial = Path(folder) / "executed.ipynb"
         working = Path(folder) / "work"
+        log = Path(folder) / "stderr.log"
         working.mkdir()
         try:
             papermill.execute_notebook(
@@ -119,9 +120,12 @@ def _execute_once(row: Row, notebook_json: str) -> tuple[Result, str | None]:
                 environment={**kernel_environment(row), "IPYTHONDIR": folder},
                 watchdog=watchdog,
                 working_directory=str(working),
+                log_path=str(log),
             )
         except Exception as error:  # every fault becomes a row's state; a bug in here would show as one, too
             state, message = _name_fault(error, watchdog)
+            if state in ("kernel died", "kernel did not start") and log.exists():
+                message += "\n" + log.read_text(encoding="utf-8", errors="replace")[-2000:]
         finally:
             watchdog.stopped.set()
             watchdog.join()
@@ -302,11 +306,12 @@ def _indent(message: str, lines: int = 40) -> str:
 # --- the site's rows and the matrix ----------------------------------------------------------------------
 
 
-def site_rows(chapters: Iterable[Chapter]) -> list[Row]:
+def site_rows(chapters: Iterable[Chapter], kernel: str = "python3") -> list[Row]:
     """Return one row a chapter, with nothing injected: what the website shows."""
     backend = os.environ.get("KERAS_BACKEND", "tensorflow")
     return [
-        Row(c.name, c.path, EXECUTED / c.path.name, expected=c.expected, backend=backend) for c in chapters
+        Row(c.name, c.path, EXECUTED / c.path.name, expected=c.expected, backend=backend, kernel=kernel)
+        for c in chapters
     ]
 
 
@@ -396,7 +401,7 @@ def main() -> int:
                 replace(r, name=f"{r.name}-again", output=r.output.with_stem(f"{r.name}-again")) for r in rows
             ]
     else:
-        rows = site_rows(chapters)
+        rows = site_rows(chapters, arguments.kernel)
     start = time.monotonic()
     to_run, results = (rows, []) if arguments.force else split_reusable(rows)
     if to_run:
@@ -427,6 +432,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--repeat", action="store_true", help="run every row twice and compare the metrics")
     parser.add_argument("--workers", type=int, default=_default_workers())
     parser.add_argument("--scheduler", help="tcp://host:port of a Dask scheduler, instead of workers here")
+    parser.add_argument("--kernel", default="python3", help="a registered kernel, for another environment")
     parser.add_argument("--force", action="store_true", help="run even what an earlier run still answers")
     return parser.parse_args()
 

@@ -117,7 +117,9 @@ class BookEngine(NBClientEngine):
                 resources={"metadata": {"path": kwargs["working_directory"]}},
                 config=Config({"KernelManager": {"transport": "ipc", "ip": address}}),
             )
-            return client.execute(env=environment)
+            # What C libraries print there explains a death; it is shown only then.
+            with Path(kwargs["log_path"]).open("w", encoding="utf-8") as log:
+                return client.execute(env=environment, stderr=log)
 
 
 papermill_engines.register(ENGINE, BookEngine)

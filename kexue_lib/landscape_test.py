@@ -161,6 +161,15 @@ class TestLanczos:
         assert 0 < np.min(np.abs(values - result.value)) <= result.residual <= 0.01 * result.value
         assert result.iterations < 50
 
+    def test_stops_when_the_span_is_everything(self):
+        """Rounding keeps the residual above this tolerance; there is nothing left to look for, though."""
+        random = np.random.default_rng(3)
+        matrix = random.normal(size=(4, 4))
+        matrix = matrix + matrix.T
+        result = _lanczos(lambda v: matrix @ v, random.normal(size=4), iterations=50, tolerance=1e-300)
+        assert result.iterations == 4
+        assert result.value == pytest.approx(np.linalg.eigvalsh(matrix)[-1], rel=1e-12)
+
     def test_zero_matrix(self):
         assert _lanczos(np.zeros_like, np.ones(5), iterations=5, tolerance=1e-3).value == 0.0
 

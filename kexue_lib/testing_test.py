@@ -79,6 +79,12 @@ class WrongComputeOutputShape(Scale):
 
 
 @registered
+class WrongComputeOutputShapeBesideSpec(WrongComputeOutputShape):
+    def compute_output_spec(self, inputs):
+        return keras.KerasTensor(inputs.shape, dtype=self.compute_dtype)
+
+
+@registered
 class WrongOutput(Scale):
     def call(self, inputs):
         return ops.sum(inputs * self.scale, axis=-1, keepdims=True)
@@ -213,6 +219,7 @@ class TestLayersThatKeepTheContract:
         (ConfigIsNoJson, "^config: .* failed with TypeError: .*not JSON serializable"),
         (ConfigDrifts, "^config: .* came back from JSON as"),
         (WrongComputeOutputShape, r"^shape: .* has \(None, 4, 6\), expected \(None, 4, 5\)"),
+        (WrongComputeOutputShapeBesideSpec, r"^shape: compute_output_shape gives \(None, 4, 6\), expected"),
         (WrongOutput, r"^shape: the output for 3 examples has \(3, 4, 1\), expected \(3, 4, 5\)"),
         (FixedBatch, "^shape: calling the layer on 1 examples failed"),
         (NoMaskSupport, "^mask: the layer does not set supports_masking"),

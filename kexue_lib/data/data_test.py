@@ -288,6 +288,15 @@ class TestIdx:
         with pytest.raises(DataError, match=r"images\.gz is truncated or damaged .* replace it"):
             read_idx(file)
 
+    def test_garbled_within(self, tmp_path):
+        file = tmp_path / "images.gz"
+        write_idx(file, np.random.default_rng(0).integers(0, 256, size=1000).astype(np.uint8))
+        content = bytearray(file.read_bytes())
+        content[10] ^= 0xFF  # the first byte after gzip's own header: no such kind of block
+        file.write_bytes(content)
+        with pytest.raises(DataError, match=r"images\.gz is truncated or damaged .*invalid"):
+            read_idx(file)
+
     @pytest.mark.parametrize(
         ("content", "message"),
         [

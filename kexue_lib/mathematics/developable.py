@@ -48,6 +48,9 @@ __all__ = ["Gluing", "Outline", "ellipse", "enclosed_volume", "from_support", "g
 ANGLE_ROUNDING = 1e-10
 # Closer to a tip than this fraction of the quarter, arc length keeps too few digits to judge the sign of D.
 TIP = 1e-6
+# Chebyshev terms of x'(s) below this are noise; more than so many steps are never taken.
+STEP_ROUNDING = 1e-12
+MOST_STEPS = 8192
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,16 @@ class Gluing:
 
     @cached_property
     def _steps(self) -> np.ndarray:
-        degree = max(self.first.arc_length.degree(), self.second.arc_length.degree())
-        return chebyshev_nodes(2 * degree)
+        """Chebyshev nodes, doubled until x'(s) is resolved: an almost sharp corner needs far more than h does."""
+        degree = 2 * max(self.first.arc_length.degree(), self.second.arc_length.degree())
+        while degree < MOST_STEPS:
+            nodes = chebyshev_nodes(degree)
+            slope = np.sqrt(np.maximum(self._deficit(*self._widths_and_angles_at(nodes)), 0))
+            tail = chebyshev_coefficients(slope * smooth_step_slope(nodes))[-degree // 8 :]
+            if np.abs(tail).max() < STEP_ROUNDING:
+                break
+            degree *= 2
+        return chebyshev_nodes(degree)
 
     @cached_property
     def arc_length(self) -> np.ndarray:
@@ -80,15 +91,22 @@ class Gluing:
 
     @cached_property
     def _widths_and_angles(self) -> list[tuple[np.ndarray, np.ndarray]]:
+        return self._widths_and_angles_at(self._steps)
+
+    def _widths_and_angles_at(self, steps: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
         """Half-width and normal angle of either sheet at the points of the seam."""
         # The nodes are symmetric, so reversing them is l - s without the cancellation of the subtraction.
-        walks = (self.first, smooth_step(self._steps)), (self.second, smooth_step(self._steps)[::-1])
+        walks = (self.first, smooth_step(steps)), (self.second, smooth_step(steps)[::-1])
         return [sheet.half_width_and_angle(sheet.quarter_length * fraction) for sheet, fraction in walks]
 
     @cached_property
     def deficit(self) -> np.ndarray:
         """What the half-widths leave for x'(s)^2: D = 1 - h1'(s)^2 - h2'(l - s)^2, shape (n,)."""
-        (_, first_angle), (_, second_angle) = self._widths_and_angles
+        return self._deficit(*self._widths_and_angles)
+
+    @staticmethod
+    def _deficit(first: tuple[np.ndarray, np.ndarray], second: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+        (_, first_angle), (_, second_angle) = first, second
         excess = first_angle + second_angle - RIGHT_ANGLE
         excess[np.abs(excess) < ANGLE_ROUNDING] = 0
         return np.sin(excess) * np.cos(first_angle - second_angle)

@@ -121,6 +121,20 @@ def test_extent_of_other_outlines_by_another_quadrature(first, second):
     assert bag.volume == pytest.approx(4 * np.sum(widths * np.sqrt(deficit) * weights), rel=1e-9)
 
 
+@pytest.mark.parametrize(
+    # Golden values: scipy's adaptive quadrature in the square root of the normal angle, matched by brentq.
+    ("coefficients", "volume"),
+    [
+        ([1, 0.3456, -0.0545], 0.8066479350041957),
+        ([1, 0.3455, -0.0601, 0.0209, -0.0103], 0.8059675485635331),
+        ([1, 0.34, -0.05], 0.8203934887787399),
+    ],
+)
+def test_outlines_with_almost_sharp_corners(coefficients, volume):
+    bag = glue(from_support(coefficients), from_support(coefficients))
+    assert bag.volume == pytest.approx(volume, rel=1e-8)
+
+
 def unequal_pair():
     first, second = ellipse(2, 1), from_support([1, 0.25, 0.01])
     return glue(first, second.scaled(first.quarter_length / second.quarter_length))

@@ -1,0 +1,91 @@
+"""`make test`: lint, library, chapters, dry runs, site, audit; every part runs even if an earlier one failed.
+
+Backends that are not installed are left out and named; under `CI=true` leaving anything out is a failure.
+"""
+
+import importlib.util
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from ci.chapters import ROOT
+from ci.execute import BACKENDS
+
+CI = os.environ.get("CI") == "true"
+
+
+def lint() -> bool:
+    """Ruff and the rules of a chapter."""
+    return _module("ci.lint")
+
+
+def library() -> bool:
+    """The tests beside the library on every installed backend, and those of the tools."""
+    missing = [backend for backend in BACKENDS if importlib.util.find_spec(backend) is None]
+    if missing:
+        print(f"left out: {', '.join(missing)} (pip install torch for the CPU or GPU build you want)")
+    passed = not (missing and CI)
+    for backend in [name for name in BACKENDS if name not in missing]:
+        passed &= _pytest("kexue_lib", backend)
+    return passed & _pytest("ci", BACKENDS[0])
+
+
+def chapters() -> bool:
+    """Every chapter through papermill, against its bands."""
+    return _module("ci.execute")
+
+
+def dry_runs() -> bool:
+    """Every gpu profile, two steps on generated arrays, twice with the same seed."""
+    return _module("ci.execute", "--dry-run", "--profile", "gpu", "--repeat")
+
+
+def site() -> bool:
+    """The strict build."""
+    return _module("ci.build")
+
+
+def audit() -> bool:
+    """The built site in a browser."""
+    return _module("ci.audit")
+
+
+PARTS: tuple[Callable[[], bool], ...] = (lint, library, chapters, dry_runs, site, audit)
+
+
+def _module(name: str, *arguments: str) -> bool:
+    return subprocess.run([sys.executable, "-m", name, *arguments], cwd=ROOT, check=False).returncode == 0
+
+
+def _pytest(folder: str, backend: str) -> bool:
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "OMP_NUM_THREADS": "1",
+    }
+    command = [sys.executable, "-m", "pytest", "-q", folder]
+    print(f"--- {folder} on {backend}", flush=True)
+    return subprocess.run(command, cwd=ROOT, env=environment, check=False).returncode == 0
+
+
+def main(names: list[str]) -> int:
+    """Run the named parts, or all of them; print one line a part at the end."""
+    chosen = [part for part in PARTS if not names or part.__name__ in names]
+    lines = []
+    for part in chosen:
+        print(f"=== {part.__name__}: {part.__doc__}", flush=True)
+        start = time.monotonic()
+        passed = part()
+        verdict = "passed" if passed else "FAILED"
+        lines.append((passed, f"{part.__name__:<10} {verdict:<7} {time.monotonic() - start:7.1f} s"))
+    print("\n".join(line for _, line in lines))
+    failed = sum(not passed for passed, _ in lines)
+    print(f"{len(lines) - failed} passed, {failed} failed")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
