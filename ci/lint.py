@@ -32,8 +32,8 @@ from ci.fmt import normal_form
 from ci.repository import setup_cell
 
 MYST = re.compile(
-    r"\{[a-z:]+\}`|^```\{|^:{3,}|^\([\w-]+\)=$|^% |\{(?:ref|eq|cite|numref)\}|^\$\$ *\(|\$\$ \([\w:-]+\)$",
-    re.M,
+    r"\{[a-z:]+\}`|^```\{|^:{3,}|^\([\w-]+\)=$|^% |\{(?:ref|eq|cite|numref)\}|\$\$ +\([\w:-]+\)$",
+    re.MULTILINE,
 )
 BANNED = {
     r"^\s*from \S+ import \*": "import the names, not a star",

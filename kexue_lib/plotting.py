@@ -6,7 +6,6 @@ Figures are drawn dark on white at the width of a phone's column; in dark mode t
 import base64
 import html
 import io
-import json
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -82,15 +81,13 @@ def interactive(
         height=height,
         template="plotly_white",
     )
-    # "</" inside a script element would end it.
-    data = figure.to_json().replace("</", "<\\/")
     markup = _INTERACTIVE.format(
         script=f"https://cdn.plot.ly/plotly-{get_plotlyjs_version()}.min.js",
         poster=base64.b64encode(buffer.getvalue()).decode(),
         caption=html.escape(caption),
         alt=html.escape(alt),
         height=height,
-        figure=json.dumps(json.loads(data), separators=(",", ":")).replace("</", "<\\/"),
+        figure=figure.to_json().replace("</", "<\\/"),  # "</script>" would end the element
     )
     display(HTML(markup))
 

@@ -73,7 +73,7 @@ class Gluing:
 
     @cached_property
     def _steps(self) -> np.ndarray:
-        """Chebyshev nodes, doubled until x'(s) is resolved: an almost sharp corner needs far more than h does."""
+        """Chebyshev nodes, doubled until x'(s) is resolved: an almost sharp corner needs far more than h."""
         degree = 2 * max(self.first.arc_length.degree(), self.second.arc_length.degree())
         while degree < MOST_STEPS:
             nodes = chebyshev_nodes(degree)

@@ -1,0 +1,90 @@
+import json
+
+import numpy as np
+import pytest
+
+from kexue_lib import notebook
+
+
+@pytest.fixture(autouse=True)
+def nothing_recorded(monkeypatch):
+    monkeypatch.setattr(notebook, "_recorded", set())
+
+
+class TestRecord:
+    def test_numbers_travel_as_json(self, shown):
+        bundle = shown(notebook.record, steps=5165, rate=np.float32(0.5), one=np.array([2.0]))[0]
+        assert json.loads(json.dumps(bundle[notebook.METRICS_MIME])) == {
+            "steps": 5165,
+            "rate": 0.5,
+            "one": 2.0,
+        }
+        assert bundle["text/plain"] == "steps = 5165\nrate = 0.5\none = 2"
+
+    @pytest.mark.parametrize("bad", [float("nan"), np.inf, "0.5", None, True, [1, 2], 1j])
+    def test_anything_but_one_finite_number_is_refused(self, shown, bad):
+        with pytest.raises(ValueError, match="loss must be one finite number"):
+            shown(notebook.record, loss=bad)
+
+    def test_a_name_is_recorded_once(self, shown):
+        shown(notebook.record, loss=1.0)
+        with pytest.raises(ValueError, match="recorded twice: loss"):
+            shown(notebook.record, loss=2.0)
+
+    def test_a_tensor_that_carries_a_gradient(self, shown):
+        torch = pytest.importorskip("torch")
+        tensor = torch.ones(1, requires_grad=True)
+        assert shown(notebook.record, value=tensor)[0][notebook.METRICS_MIME] == {"value": 1.0}
+
+
+def test_seed_everything_repeats_the_streams():
+    import random
+
+    draws = []
+    for _ in range(2):
+        notebook.seed_everything(3)
+        draws.append((random.random(), np.random.rand()))
+    assert draws[0] == draws[1]
+
+
+@pytest.mark.parametrize("bad", [-1, 2**32, 0.5, "0"])
+def test_seed_out_of_range(bad):
+    with pytest.raises(ValueError, match="seed must be a whole number"):
+        notebook.seed_everything(bad)
+
+
+def test_erratum_shows_and_carries_its_three_parts(shown):
+    bundle = shown(notebook.erratum, "a claim", "a counter-example", "a repair")[0]
+    assert bundle[notebook.ERRATUM_MIME]["repair"] == "a repair"
+    assert bundle["text/markdown"].startswith("> **Erratum.** a claim\n>\n> **Why it fails.** a counter")
+
+
+def test_compare_shows_a_table_with_data_profile_and_device(shown):
+    rows = [("steps", "–", 5165), ("variance", "0.110661", 0.11066147786855)]
+    bundle = shown(notebook.compare, rows, data="none", profile="cpu")[0]
+    assert "| variance | 0.110661 | 0.110661 |" in bundle["text/markdown"]
+    assert "| steps | – | 5165 |" in bundle["text/markdown"]
+    assert bundle[notebook.COMPARISON_MIME]["device"] == notebook.device()
+    with pytest.raises(ValueError, match="at least one"):
+        notebook.compare([], data="none", profile="cpu")
+
+
+def test_offer_puts_the_file_into_the_page(shown):
+    markup = shown(notebook.offer, "bag.stl", b"solid", "the bag")[0]["text/html"]
+    assert 'download="bag.stl"' in markup
+    assert "base64,c29saWQ=" in markup
+    for content in (b"", b"x" * 400_001):
+        with pytest.raises(ValueError, match="1 to 400,000 bytes"):
+            notebook.offer("bag.stl", content, "the bag")
+
+
+def test_dry_run_follows_the_environment(monkeypatch):
+    monkeypatch.setenv("KEXUE_DRY_RUN", "1")
+    assert notebook.dry_run()
+    monkeypatch.setenv("KEXUE_DRY_RUN", "0")
+    assert not notebook.dry_run()
+
+
+def test_outside_a_notebook_everything_prints(capsys):
+    notebook.say("a sentence")
+    assert capsys.readouterr().out == "a sentence\n"
