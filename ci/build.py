@@ -48,10 +48,10 @@ def build() -> None:
 
 def _fingerprint() -> str:
     """Hash everything the site is made from: staged tree, builder and lock."""
-    paths = [path for path in sorted(stage.SITE.rglob("*")) if path.is_file() and "_build" not in path.parts]
     digest = hashlib.sha256()
-    for path in [*paths, Path(__file__), ROOT / "requirements.txt"]:
-        digest.update(str(path).encode() + path.read_bytes())
+    for path in [*sorted(stage.SITE.rglob("*")), Path(__file__), ROOT / "requirements.txt"]:
+        if path.is_file():
+            digest.update(str(path).encode() + path.read_bytes())
     return digest.hexdigest()
 
 

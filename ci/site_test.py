@@ -160,6 +160,15 @@ class TestStage:
 
 
 class TestBuild:
+    def test_any_staged_file_makes_the_build_stale(self, tmp_path, monkeypatch):
+        monkeypatch.setattr(stage, "SITE", tmp_path / "_build" / "site")
+        page = stage.SITE / "book" / "index.md"
+        page.parent.mkdir(parents=True)
+        page.write_text("one", encoding="utf-8")
+        before = build._fingerprint()
+        page.write_text("two", encoding="utf-8")
+        assert build._fingerprint() != before
+
     definitions = 'x={"house":[576,512,["home"],"f015","M1 2"],bars:[448,512,[],"f0c9","M3 4"]}'
 
     def test_only_the_icons_in_use_are_shipped(self):

@@ -94,7 +94,7 @@ class Template:
         from matplotlib.figure import Figure
 
         inch = 25.4
-        figure = Figure(figsize=(self.size[0] / inch, self.size[1] / inch))
+        figure = Figure(figsize=(self.size[0] / inch, self.size[1] / inch), layout="none")
         axes = figure.add_axes((0, 0, 1, 1), xlim=(0, self.size[0]), ylim=(0, self.size[1]))
         axes.axis("off")
         for lines, style in [
