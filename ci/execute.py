@@ -229,6 +229,7 @@ def _client(workers: int, scheduler: str | None):
         # A row that lost its worker may have caused it: it is reported, not tried again.
         "distributed.scheduler.allowed-failures": 0,
         "distributed.logging.distributed": "critical",
+        "distributed.comm.timeouts.connect": "120s",  # a busy machine starts workers slowly
     }
     with dask.config.set(settings), contextlib.ExitStack() as stack:
         if scheduler is not None:
@@ -239,7 +240,7 @@ def _client(workers: int, scheduler: str | None):
                 n_workers=workers,
                 threads_per_worker=1,
                 memory_limit=0,
-                dashboard_address=None,
+                dashboard_address="127.0.0.1:0",
                 silence_logs=50,
             )
         )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -117,32 +118,39 @@ def test_unknown_parameter_is_refused_before_anything_runs(tmp_path, good):
         run([replace(good, parameters={"speed": 3})])
 
 
-def test_parameters_and_backend_reach_the_kernel(tmp_path):
-    row = write_notebook(
-        tmp_path, "row", "seed = 0",
-        "import os; from kexue_lib import notebook\n"
-        "notebook.record(seed=seed, jax=int(os.environ['KERAS_BACKEND'] == 'jax'))",
-    )  # fmt: skip
-    assert run([replace(row, parameters={"seed": 7}, backend="jax")])["row"].metrics == {"seed": 7, "jax": 1}
-
-
-def test_each_kernel_has_a_core_of_its_own(tmp_path):
-    body = "import os; from kexue_lib import notebook\nnotebook.record(cores=len(os.sched_getaffinity(0)))"
-    assert run([write_notebook(tmp_path, "row", "seed = 0", body)])["row"].metrics == {"cores": 1}
-
-
-def test_peak_memory_is_measured(tmp_path):
-    body = "import time\nblock = b'x' * (300 * 2**20)\ntime.sleep(1)"
-    assert run([write_notebook(tmp_path, "row", "seed = 0", body)])["row"].peak_megabytes > 300
+def test_parameters_backend_core_and_memory(tmp_path):
+    """What a kernel is given: parameters, backend, one core; and what is measured: its peak memory."""
+    told = "import os; from kexue_lib import notebook\n"
+    cores = told + "notebook.record(cores=len(os.sched_getaffinity(0)))"
+    given = told + "notebook.record(seed=seed, jax=int(os.environ['KERAS_BACKEND'] == 'jax'))"
+    hungry = "import time\nblock = b'x' * (300 * 2**20)\ntime.sleep(1)"
+    rows = [
+        write_notebook(tmp_path, "cores", "seed = 0", cores),
+        replace(write_notebook(tmp_path, "given", "seed = 0", given), parameters={"seed": 7}, backend="jax"),
+        write_notebook(tmp_path, "hungry", "seed = 0", hungry),
+    ]
+    results = run(rows)
+    assert results["cores"].metrics == {"cores": 1}
+    assert results["given"].metrics == {"seed": 7, "jax": 1}
+    assert results["hungry"].peak_megabytes > 300
 
 
 class TestReuse:
     """A result answers while nothing it depends on has changed, and says what has."""
 
+    @pytest.fixture(scope="class")
+    def once(self, tmp_path_factory) -> Row:
+        row = write_notebook(tmp_path_factory.mktemp("reuse"), "good", "seed = 0", RECORD)
+        run([row])
+        return row
+
     @pytest.fixture
-    def executed(self, good) -> Row:
-        run([good])
-        return good
+    def executed(self, once, tmp_path) -> Row:
+        """A copy of the executed row, to change at will."""
+        row = replace(once, source=tmp_path / "good.ipynb", output=tmp_path / "executed.ipynb")
+        shutil.copy(once.source, row.source)
+        shutil.copy(once.output, row.output)
+        return row
 
     def stale(self, row: Row) -> str | None:
         to_run, results = execute.split_reusable([row], report=lambda line: None)

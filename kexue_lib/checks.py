@@ -321,7 +321,7 @@ def _vanishes(difference: Any) -> bool:
             expanded = sympy.expand(difference)
             # powsimp first: simplify alone does not see that cos(x)**(m-1) * cos(x) is cos(x)**m.
             return expanded == 0 or 0 in (sympy.simplify(sympy.powsimp(expanded)), sympy.simplify(difference))
-    except (TimeoutError, NotImplementedError):
+    except (TimeoutError, NotImplementedError, RecursionError):
         return False
 
 

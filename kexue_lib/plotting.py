@@ -94,9 +94,9 @@ def interactive(
 
 _INTERACTIVE = """\
 <figure class="kexue-interactive" data-plotly="{script}" style="margin:0">
-<div class="kexue-stage" style="background:white;position:relative">
+<div class="kexue-stage" style="background:white">
 <img alt="{alt}" src="data:image/png;base64,{poster}" style="max-width:100%;display:block;margin:auto">
-<button type="button" style="position:absolute;right:8px;bottom:8px;padding:4px 10px;cursor:pointer"
+<button type="button" style="display:block;margin:6px auto 0;padding:4px 14px;cursor:pointer"
  onclick="(function(button){{
   var box=button.closest('figure'),stage=box.querySelector('.kexue-stage');
   var source=JSON.parse(box.querySelector('script').textContent);
@@ -111,7 +111,7 @@ _INTERACTIVE = """\
   var script=document.createElement('script');script.src=box.dataset.plotly;
   script.onload=draw;script.onerror=function(){{button.textContent='plotly could not be loaded';}};
   document.head.appendChild(script);
- }})(this)">turn and drag</button>
+ }})(this)">make it interactive</button>
 </div>
 <figcaption>{caption}</figcaption>
 <script type="application/json">{figure}</script>
