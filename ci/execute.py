@@ -275,7 +275,7 @@ def _keep(row: Row, result: Result, executed: str) -> Result:
             "seconds": round(result.seconds, 1),
             "peak_megabytes": round(result.peak_megabytes),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
-            "fingerprint": fingerprint.of_run(row, notebook.metadata["kexue_run"]),
+            "fingerprint": fingerprint.of_run(row, notebook, notebook.metadata["kexue_run"]),
         }
     verdict = check.judge(notebook, row.expected if not row.dry_run else None, backend=row.backend)
     result = replace(result, checks=verdict.checks, metrics=verdict.metrics)

@@ -15,10 +15,11 @@ import nbformat
 from ci.chapters import ROOT, code_cells
 
 
-def of_run(row, provenance: dict) -> dict[str, str]:
-    """Return the fingerprint of a run whose kernel reported `provenance`; a dict of hashes by cause."""
+def of_run(row, notebook: nbformat.NotebookNode, provenance: dict) -> dict[str, str]:
+    """Return the fingerprint of a run of `notebook` whose kernel reported `provenance`: hashes by cause."""
     modules = [_relative(module) for module in provenance["modules"]]
-    return {**_of_row(row), **{module: _hash_file(ROOT / module) for module in modules}, **_of_data(modules)}
+    hashes = {module: _hash_file(ROOT / module) for module in modules}
+    return {**_of_row(row, notebook), **hashes, **_of_data(modules)}
 
 
 def why_stale(row) -> str | None:
@@ -29,14 +30,13 @@ def why_stale(row) -> str | None:
         return "not run yet"
     except (KeyError, ValueError):  # an earlier run that failed, or a file that a full disk cut short
         return "no complete earlier run"
-    now = of_run(row, earlier)
+    now = of_run(row, nbformat.read(row.source, as_version=4), earlier)
     changed = sorted(cause for cause in now.keys() | earlier["fingerprint"].keys()
                      if now.get(cause) != earlier["fingerprint"].get(cause))  # fmt: skip
     return f"changed: {', '.join(changed)}" if changed else None
 
 
-def _of_row(row) -> dict[str, str]:
-    notebook = nbformat.read(row.source, as_version=4)
+def _of_row(row, notebook: nbformat.NotebookNode) -> dict[str, str]:
     sources = [cell.source for cell in code_cells(notebook)]
     return {
         "code": _hash(repr(sources)),

@@ -92,6 +92,26 @@ def interactive(
     display(HTML(markup))
 
 
+def slider(names: list[str], *, active: str, prefix: str) -> dict:
+    """Return plotly's layout of a slider that shows the frame of each name at once, without a kernel.
+
+    Args:
+        names: names of the figure's frames, in the order of the slider.
+        active: the name of the frame that the figure starts with.
+        prefix: what stands before the name, for instance "n = ".
+
+    Raises:
+        ValueError: if `active` is not one of the names.
+
+    >>> slider(["2", "3"], active="3", prefix="n = ")["active"]
+    1
+    """
+    at_once = {"mode": "immediate", "frame": {"duration": 0, "redraw": True}, "transition": {"duration": 0}}
+    steps = [{"label": name, "method": "animate", "args": [[name], at_once]} for name in names]
+    current = {"prefix": prefix}
+    return {"active": names.index(active), "currentvalue": current, "steps": steps, "pad": {"t": 50}}
+
+
 _INTERACTIVE = """\
 <figure class="kexue-interactive" data-plotly="{script}" style="margin:0">
 <div class="kexue-stage" style="background:white">
