@@ -42,7 +42,8 @@ if importlib.util.find_spec("kexue_lib") is None:
     os.environ.setdefault("KEXUE_DOWNLOAD", "1")  # small data sets may be fetched
     library = "kexue-lib @ git+https://github.com/{slug(root)}@{tag()}"
     # --no-deps: nothing that Colab ships is replaced.
-    subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", "--no-deps", library])"""
+    pip = [sys.executable, "-m", "pip", "install", "-q", "--no-deps"]
+    subprocess.check_call([*pip, library])"""
 
 
 def rename(new: str, root: Path = ROOT) -> list[Path]:
