@@ -7,6 +7,7 @@ violation that the theme did not bring along. And the search finds what `ci/quer
 """
 
 import itertools
+import multiprocessing
 import os
 import re
 import shutil
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from importlib.metadata import distribution
 from pathlib import Path
 from urllib.parse import quote, unquote, urldefrag, urljoin, urlparse
@@ -130,10 +132,10 @@ class PageAudit:
 
     def _accessibility(self, axe: str) -> None:
         self.page.evaluate(axe)
+        self.page.evaluate(_FLATTEN_REPEATED_CODE)
         # Preloading would make axe fetch style sheets by wrong addresses.
-        found = self.page.evaluate(
-            "axe.run(document, {resultTypes: ['violations'], preload: false}).then(r => r.violations)"
-        )
+        options = {"resultTypes": ["violations"], "preload": False}
+        found = self.page.evaluate("options => axe.run(document, options).then(r => r.violations)", options)
         for violation in found:
             if violation["impact"] in ("serious", "critical") and violation["id"] not in THEME_VIOLATIONS:
                 nodes = "; ".join(node["html"][:120] for node in violation["nodes"][:3])
@@ -158,6 +160,16 @@ _FIGURES = """() => [...document.querySelectorAll('.bd-article img')].flatMap(im
   return problems;
 })"""
 
+# axe judges the contrast of every token of code, minutes a chapter. One of each kind tells as much.
+_FLATTEN_REPEATED_CODE = """() => {
+  const seen = new Set();
+  for (const code of document.querySelectorAll('.highlight pre')) {
+    const kinds = [...code.querySelectorAll('span')].map(token => token.className);
+    if (kinds.every(kind => seen.has(kind))) code.textContent = code.textContent;
+    kinds.forEach(kind => seen.add(kind));
+  }
+}"""
+
 # What a reader sees: no code, and MathJax's own output is not text.
 _TEXT = """() => {
   const copy = document.querySelector('.bd-article').cloneNode(true);
@@ -166,33 +178,41 @@ _TEXT = """() => {
 }"""
 
 
-def audit_pages(browser, base: str) -> Iterator[str]:
-    """Yield the problems of every page, width and theme."""
-    axe = Path(
-        distribution("axe-playwright-python").locate_file("axe_playwright_python/axe.min.js")
-    ).read_text("utf-8")
-    for page in sorted((HTML / "book").glob("*.html")) + sorted((HTML / "notebooks").glob("*.html")):
-        path = page.relative_to(HTML).as_posix()
-        for width, theme in itertools.product(WIDTHS, THEMES):
-            yield from PageAudit(browser, base, path, width, theme).run(axe)
+def audit_page(chromium: str, base: str, path: str) -> list[str]:
+    """Return the problems of one page in every window and theme; runs in a process of its own."""
+    from playwright.sync_api import sync_playwright
+
+    axe = distribution("axe-playwright-python").locate_file("axe_playwright_python/axe.min.js")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
+        return [
+            problem
+            for width, theme in itertools.product(WIDTHS, THEMES)
+            for problem in PageAudit(browser, base, path, width, theme).run(Path(axe).read_text("utf-8"))
+        ]
 
 
-def audit_search(browser, base: str, queries: dict[str, str]) -> Iterator[str]:
-    """Yield every query of `ci/queries.yml` whose first result is not the page it should be."""
-    page = browser.new_page()
-    for query, expected in queries.items():
-        page.goto(f"{base}/search.html?q={quote(query)}")
-        page.wait_for_selector("#search-results ul.search li a, #search-results .search-summary")
-        page.wait_for_function("!document.querySelector('#search-progress')?.innerText.includes('Preparing')")
-        try:
-            page.wait_for_selector("#search-results ul.search li a", timeout=5_000)
-        except Exception:  # playwright's timeout: no result at all
-            yield f"search: {query!r} finds nothing, {expected} should be first"
-            continue
-        first = page.locator("#search-results ul.search li a").first.get_attribute("href")
-        if expected not in first:
-            yield f"search: {query!r} finds {first} first, not {expected}"
-    page.close()
+def audit_search(chromium: str, base: str) -> list[str]:
+    """Return every query of `ci/queries.yml` whose first result is not the page it should be."""
+    from playwright.sync_api import TimeoutError as NoResult
+    from playwright.sync_api import sync_playwright
+
+    queries = yaml.safe_load((ROOT / "ci" / "queries.yml").read_text(encoding="utf-8"))
+    result, problems = "#search-results ul.search li a", []
+    with sync_playwright() as playwright:
+        page = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS).new_page()
+        for query, expected in queries.items():
+            page.goto(f"{base}/search.html?q={quote(query)}")
+            try:
+                page.wait_for_selector(result, timeout=20_000)
+            except NoResult:
+                problems.append(f"search: {query!r} finds nothing, {expected} should be first")
+                continue
+            # Results are drawn one by one, best first.
+            first = page.locator(result).first.get_attribute("href")
+            if expected not in first:
+                problems.append(f"search: {query!r} finds {first} first, not {expected}")
+    return problems
 
 
 def find_chromium() -> str | None:
@@ -201,34 +221,37 @@ def find_chromium() -> str | None:
     return next((path for name in names if (path := shutil.which(name))), None)
 
 
-def main() -> int:
-    """Audit everything; 0 only if nothing is found. Without Chromium say so, and under CI fail."""
-    problems = [*broken_links(), *wrong_colab_links()]
-    chromium = find_chromium()
-    if chromium is None:
-        print("audit: no Chromium here, so pages were not opened in a browser (`apt install chromium`)")
-        problems += ["Chromium is missing, and under CI nothing may be left out"] * (
-            os.environ.get("CI") == "true"
-        )
-    else:
-        problems += list(_audit_in_browser(chromium))
-    print("\n".join(problems) or "audit: nothing found")
-    return 1 if problems else 0
-
-
-def _audit_in_browser(chromium: str) -> Iterator[str]:
-    from playwright.sync_api import sync_playwright
-
-    queries = yaml.safe_load((ROOT / "ci" / "queries.yml").read_text(encoding="utf-8"))
+def audit_in_browser(chromium: str) -> list[str]:
+    """Audit every page and the search, one browser a core; print each verdict as it comes."""
+    pages = sorted((HTML / "notebooks").glob("*.html")) + sorted((HTML / "book").glob("*.html"))
     running = server(0)
     threading.Thread(target=running.serve_forever, daemon=True).start()
     base = f"http://127.0.0.1:{running.server_address[1]}"
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=CHROMIUM_FLAGS)
-        yield from audit_pages(browser, base)
-        yield from audit_search(browser, base, queries)
-        browser.close()
+    problems = []
+    # Spawned, for a fork would copy the server's thread.
+    with ProcessPoolExecutor(os.cpu_count(), multiprocessing.get_context("spawn")) as pool:
+        jobs = {pool.submit(audit_search, chromium, base): "search"}
+        for page in pages:
+            path = page.relative_to(HTML).as_posix()
+            jobs[pool.submit(audit_page, chromium, base, path)] = path
+        for job in as_completed(jobs):
+            print(f"{jobs[job]:<50}", "\n  ".join(job.result()) or "nothing found", flush=True)
+            problems += job.result()
     running.shutdown()
+    return problems
+
+
+def main() -> int:
+    """Audit everything; 0 only if nothing is found. Without Chromium say so, and under CI fail."""
+    problems = [*broken_links(), *wrong_colab_links()]
+    print("\n".join(problems) or "files: nothing found", flush=True)
+    chromium = find_chromium()
+    if chromium:
+        problems += audit_in_browser(chromium)
+    else:
+        print("audit: no Chromium here, so pages were not opened in a browser (`apt install chromium`)")
+        problems += ["under CI nothing may be left out"] * (os.environ.get("CI") == "true")
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ with both sides.
 """
 
 import ast
+import gc
 import html
 import inspect
 import linecache
@@ -336,9 +337,15 @@ def _time_limit(seconds: float) -> Iterator[None]:
         raise TimeoutError
 
     previous = signal.signal(signal.SIGALRM, expire)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    collecting = gc.isenabled()
+    # An exception raised inside a destructor or a callback of the garbage collector (JAX installs one) is
+    # printed and dropped. So nothing is collected meanwhile, and the alarm rings until it is heard.
+    gc.disable()
+    signal.setitimer(signal.ITIMER_REAL, seconds, 0.5)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, previous)
+        if collecting:
+            gc.enable()

@@ -1,5 +1,8 @@
 """Every helper must refuse false statements, tautologies and useless wrong variants."""
 
+import gc
+import time
+
 import numpy as np
 import pytest
 import sympy
@@ -152,3 +155,19 @@ class TestAtMost:
     def test_nothing_to_compare(self):
         with pytest.raises(UselessCheck, match="empty"):
             checks.at_most(np.zeros(0), np.ones(0))
+
+
+class TestTimeLimit:
+    @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+    def test_is_heard_though_a_destructor_swallows_the_first_alarm(self):
+        class Slow:
+            def __del__(self):
+                time.sleep(0.3)
+
+        def work():
+            Slow()
+            time.sleep(3)
+
+        with pytest.raises(TimeoutError), checks._time_limit(0.1):
+            work()
+        assert gc.isenabled()

@@ -1,6 +1,6 @@
-// An equation wider than its box scrolls; then it must be reachable by keyboard, too.
+// An equation or table wider than its box scrolls; then it must be reachable by keyboard, too.
 const markScrollable = () =>
-  document.querySelectorAll("div.math").forEach((box) => {
+  document.querySelectorAll("div.math, .pst-scrollable-table-container").forEach((box) => {
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0;
     else box.removeAttribute("tabindex");
   });
