@@ -53,7 +53,7 @@ def prepare(environment: Path) -> Path:
     commit = subprocess.run(
         ["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    library = f"kexue-lib @ git+file://{ROOT}@{commit.stdout.strip()}"
+    library = f"git+file://{ROOT}@{commit.stdout.strip()}"
     subprocess.run([*pip, "--no-deps", library], check=True)
     return python
 

@@ -7,9 +7,10 @@ import pytest
 import yaml
 from nbformat.v4 import new_markdown_cell, new_notebook, new_output
 
+import kexue_lib
 from ci import build, fmt, lint, new_chapter, repository, stage
 from ci.audit import broken_links
-from ci.chapters import Chapter, all_chapters, select_chapters
+from ci.chapters import ROOT, Chapter, all_chapters, select_chapters
 from kexue_lib.checks import MIME as CHECK_MIME
 
 
@@ -210,3 +211,8 @@ def test_every_query_names_a_page():
 
     queries = yaml.safe_load((ROOT / "ci" / "queries.yml").read_text(encoding="utf-8"))
     assert len(queries) >= 20
+
+
+def test_citation_names_the_version_of_the_library():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == kexue_lib.__version__

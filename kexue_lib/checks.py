@@ -2,7 +2,7 @@
 
 A check compares two sides that came from different routes and must also reject a plausible wrong variant,
 so that a check which cannot fail is itself an error. A passed check shows one line; a failed one raises
-with both sides.
+with both sides. Two spellings of one computation (x + 1 and 1 + x) are still one route: no check sees that.
 """
 
 import ast
@@ -38,38 +38,44 @@ class UselessCheck(ValueError):  # noqa: N818
 def identity(lhs: Any, rhs: Any, *, wrong: Any) -> None:
     """Check that two sympy expressions are equal for all values of their symbols.
 
-    Both sides are first evaluated to 50 digits at random points that respect the assumptions of their
-    symbols, which finds a false statement at once; then sympy tries to prove that the difference vanishes.
-    If it cannot within a few seconds, the line says that the evidence is numerical.
+    Both sides are first evaluated to 50 digits at random points that are all their symbols are assumed to
+    be (sizes from 0.05 to 10, integers from -9 to 19, the first ones as small as they may be), which finds a
+    false statement at once; then sympy tries for a few seconds to prove that the difference vanishes. If it
+    cannot, the line says that the evidence is numerical.
 
     Args:
-        lhs: sympy expression or matrix, or anything `sympy.sympify` takes.
-        rhs: the same, obtained by a different route.
-        wrong: a plausible wrong variant of `rhs`, which must be rejected.
+        lhs: sympy expression or matrix, or what `sympy.sympify` makes one of.
+        rhs: the same, of the same shape, obtained by a different route.
+        wrong: a plausible wrong variant of `rhs`, which must be refuted.
 
     Raises:
         CheckFailed: if the sides differ, or nothing can be decided.
-        UselessCheck: if `wrong` is missing or passes, or both sides are the same piece of code.
+        UselessCheck: if `wrong` is missing, passes or has no value where `lhs` has one, if shapes differ, or
+            both sides are the same piece of code.
 
     >>> import sympy
     >>> x = sympy.Symbol("x", real=True)
     >>> identity(sympy.sin(2 * x), 2 * sympy.sin(x) * sympy.cos(x), wrong=sympy.sin(x) * sympy.cos(x))
     ✓ sympy.sin(2 * x) = 2 * sympy.sin(x) * sympy.cos(x) · exact
     """
-    import sympy
-
     sources = _argument_sources(inspect.currentframe().f_back, ("lhs", "rhs"))
     _refuse_tautology(sources, lhs, rhs, wrong)
-    left, right, rejected = (_entries(sympy.sympify(side)) for side in (lhs, rhs, wrong))
-    if len(left) != len(right) or len(left) != len(rejected):
-        raise UselessCheck("lhs, rhs and wrong must have the same shape")
+    left, right, rejected = _entries(lhs, rhs, wrong)
     points = list(_random_points(left + right + rejected))
-    method = _compare_expressions(left, right, points)
-    if method is None:
-        raise CheckFailed(_two_sides("lhs", lhs, "rhs", rhs, _counter_example(left, right, points)))
-    if _compare_expressions(left, rejected, points) is not None:
-        raise UselessCheck(f"the wrong variant passes as well: {wrong}")
-    _show(f"{sources[0]} = {sources[1]}", method)
+    known = [[_value(entry, point) for entry in left] for point in points]
+    compared, difference = _compare(known, right, points)
+    exact = difference is None and _all_equal(left, right)
+    if difference or not (exact or compared >= (len(points) + 1) // 2):
+        detail = difference or "the sides could not be shown equal, and have no numerical values to compare"
+        raise CheckFailed(_two_sides("lhs", lhs, "rhs", rhs, detail))
+    refuted = _compare(known, rejected, points)[1] is not None
+    if all(None in row for row in known):  # undefined functions have no values: then a failed proof must do
+        refuted = not _all_equal(left, rejected)
+    if not refuted:
+        raise UselessCheck(f"the wrong variant passes as well, or has no value: {wrong}")
+    _show(
+        sources, "=", "exact" if exact else f"numerical, {AGREEING_DIGITS} digits at {compared} random points"
+    )
 
 
 def close(actual: Any, expected: Any, *, wrong: Any, rtol: float = 1e-10, atol: float = 0.0) -> None:
@@ -100,7 +106,7 @@ def close(actual: Any, expected: Any, *, wrong: Any, rtol: float = 1e-10, atol: 
         raise UselessCheck(f"a wrong variant that is not finite is no rival: {wrong}")
     if _agree(left, rejected, rtol, atol):
         raise UselessCheck(f"the wrong variant passes as well: {wrong}")
-    _show(f"{sources[0]} ≈ {sources[1]}", _digits(left, right))
+    _show(sources, "≈", _digits(left, right))
 
 
 def at_most(smaller: Any, larger: Any, *, equality: tuple[Any, Any] | None = None) -> None:
@@ -110,11 +116,12 @@ def at_most(smaller: Any, larger: Any, *, equality: tuple[Any, Any] | None = Non
         smaller: a number, array or tensor.
         larger: the same shape, or a single number.
         equality: both sides in a case where the bound is attained, which must agree to nine digits:
-            a bound that is sharp somewhere cannot be off by a factor.
+            a bound that is sharp somewhere cannot be off by a factor. Compute them by the same formulas.
 
     Raises:
-        CheckFailed: if the inequality is violated, or the equality case is none.
-        UselessCheck: if the two sides are equal everywhere (that is `close`), or the same array.
+        CheckFailed: if the inequality is violated, a side is not finite, or the equality case is none.
+        UselessCheck: if the two sides are equal everywhere (that is `close`), the same array, complex, or of
+            different shapes.
 
     >>> angle = np.linspace(0, 1, 5)
     >>> at_most(np.sin(angle), angle, equality=(np.sin(0.0), 0.0))
@@ -122,27 +129,40 @@ def at_most(smaller: Any, larger: Any, *, equality: tuple[Any, Any] | None = Non
     """
     sources = _argument_sources(inspect.currentframe().f_back, ("smaller", "larger"))
     _refuse_tautology(sources, smaller, larger, wrong=False)
-    left, right = np.broadcast_arrays(_array(smaller), _array(larger))
-    slack = 8 * np.finfo(float).eps * np.maximum(np.abs(left), np.abs(right))
+    left, right = _array(smaller), _array(larger)
     if left.size == 0:
         raise UselessCheck("there is nothing to compare: the arrays are empty")
-    if not np.all(left <= right + slack):  # false for NaN as well
+    if np.iscomplexobj(left) or np.iscomplexobj(right):
+        raise UselessCheck("complex numbers have no order")
+    if left.ndim and right.ndim and left.shape != right.shape:
+        raise UselessCheck(f"shapes differ: {left.shape} and {right.shape}")
+    left, right = np.broadcast_arrays(left, right)
+    slack = 8 * np.finfo(float).eps * np.maximum(np.abs(left), np.abs(right))
+    if not np.all(np.isfinite(left) & np.isfinite(right) & (left <= right + slack)):
         raise CheckFailed(_two_sides("smaller", left, "larger", right, _largest_violation(left, right)))
     if np.all(np.abs(left - right) <= slack):
         raise UselessCheck("both sides are equal everywhere: state it with close")
-    if equality is not None and not _agree(_array(equality[0]), _array(equality[1]), 1e-9, 1e-12):
-        raise CheckFailed(_two_sides("smaller", equality[0], "larger", equality[1], "no case of equality"))
+    if equality is not None:
+        _check_equality_case(*equality)
     attained = "" if equality is None else ", equality attained"
-    _show(f"{sources[0]} ≤ {sources[1]}", f"{left.size:,} points{attained}")
+    _show(sources, "≤", f"{left.size:,} points{attained}")
+
+
+def _check_equality_case(smaller: Any, larger: Any) -> None:
+    if smaller is larger or _array(smaller).size == 0:
+        raise UselessCheck("equality must hold both sides of the bound, computed apart, in one case")
+    if not _agree(_array(smaller), _array(larger), 1e-9, 1e-12):
+        raise CheckFailed(_two_sides("smaller", smaller, "larger", larger, "no case of equality"))
 
 
 # --- what the reader sees --------------------------------------------------------------------------------
 
 
-def _show(statement: str, method: str) -> None:
+def _show(sources: tuple[str, str], relation: str, method: str) -> None:
     from IPython import get_ipython
     from IPython.display import display
 
+    statement = f"{_shorten(sources[0])} {relation} {_shorten(sources[1])}"
     text = f"✓ {statement} · {method}"
     if get_ipython() is None:
         print(text)
@@ -166,7 +186,7 @@ def _argument_sources(frame: FrameType, names: tuple[str, str]) -> tuple[str, st
         return names
     keywords = {keyword.arg: keyword.value for keyword in call.keywords}
     nodes = [*call.args[:2], *(keywords[name] for name in names if name in keywords)]
-    texts = [_shorten(ast.unparse(node)) for node in nodes]
+    texts = [ast.unparse(node) for node in nodes]
     return tuple(texts) if len(texts) == 2 else names
 
 
@@ -193,8 +213,11 @@ def _shorten(text: str, limit: int = 72) -> str:
 def _refuse_tautology(sources: tuple[str, str], left: Any, right: Any, wrong: Any) -> None:
     if wrong is None:
         raise UselessCheck("wrong must be a plausible wrong variant, got None")
-    if sources[0] == sources[1] or (isinstance(left, np.ndarray) and left is right):
-        raise UselessCheck(f"both sides are the same: {sources[0]}")
+    shared = left is right and (
+        hasattr(left, "__len__") or hasattr(left, "dtype")
+    )  # Python shares small numbers
+    if sources[0] == sources[1] or shared:
+        raise UselessCheck(f"both sides are the same: {_shorten(sources[0])}")
 
 
 # --- numbers ---------------------------------------------------------------------------------------------
@@ -205,18 +228,21 @@ def _array(value: Any) -> np.ndarray:
     if hasattr(value, "detach"):  # torch: NumPy refuses tensors that carry a gradient
         value = value.detach().cpu()
     array = np.asarray(value)
-    if array.dtype == object:
+    if array.dtype.kind in "Oc":
         array = array.astype(complex)
-        array = array.real if np.all(array.imag == 0) else array
-    return array if array.dtype == complex else array.astype(float)
+        return array if np.any(array.imag != 0) else array.real
+    if array.dtype.kind not in "biufV":  # V: the bfloat16 of ml_dtypes
+        raise UselessCheck(f"numbers are compared, got {value!r}")
+    return array.astype(float)
 
 
 def _agree(actual: np.ndarray, expected: np.ndarray, rtol: float, atol: float) -> bool:
     if expected.ndim and actual.shape != expected.shape:
         raise UselessCheck(f"shapes differ: {actual.shape} and {expected.shape}")
     with np.errstate(invalid="ignore"):
-        error = np.abs(actual - expected)
-    return bool(np.all(error <= atol + rtol * np.abs(expected)))  # false for NaN; inf − inf is NaN
+        near = np.abs(actual - expected) <= atol + rtol * np.abs(expected)
+    # A finite number is within rtol·inf of infinity.
+    return bool(np.all(near & np.isfinite(actual) & np.isfinite(expected)))
 
 
 def _digits(actual: np.ndarray, expected: np.ndarray) -> str:
@@ -237,45 +263,73 @@ def _worst_element(actual: np.ndarray, expected: np.ndarray) -> str:
 
 
 def _largest_violation(smaller: np.ndarray, larger: np.ndarray) -> str:
-    excess = smaller - larger
-    where = np.unravel_index(np.argmax(np.where(np.isnan(excess), np.inf, excess)), excess.shape)
-    return f"the inequality is violated by {excess[where]:.3e} at {tuple(map(int, where))}"
+    finite = np.isfinite(smaller) & np.isfinite(larger)
+    excess = np.where(finite, smaller, np.inf) - np.where(finite, larger, 0)
+    where = np.unravel_index(np.argmax(excess), excess.shape)
+    place = f" at {tuple(map(int, where))}" if where else ""
+    return (
+        f"the inequality is violated by {excess[where]:.3e}{place}" if finite[where] else f"not finite{place}"
+    )
 
 
 # --- expressions -----------------------------------------------------------------------------------------
 
 
-def _entries(expression: Any) -> list:
-    return list(expression) if hasattr(expression, "shape") else [expression]
+def _entries(*sides: Any) -> list[list]:
+    """Return the entries of expressions or matrices of one shape."""
+    import sympy
+
+    sides = [sympy.sympify(side) for side in sides]
+    for side in sides:
+        if not isinstance(side, sympy.Expr | sympy.MatrixBase):
+            raise UselessCheck(f"lhs, rhs and wrong must be expressions or matrices, got {side!r}")
+    shapes = [getattr(side, "shape", ()) for side in sides]
+    if len(set(shapes)) > 1 or 0 in shapes[0]:
+        raise UselessCheck(f"lhs, rhs and wrong must have the same shape, not empty, got {shapes}")
+    return [list(side) if shape else [side] for side, shape in zip(sides, shapes, strict=True)]
 
 
 def _random_points(expressions: list) -> Iterator[dict]:
-    """Yield values for all free symbols: inside what the symbols assume, and the same in every run."""
-    import sympy
-
+    """Yield values for all free symbols, all that the symbols are assumed to be; the same in every run."""
     symbols = sorted(set().union(*(e.free_symbols for e in expressions)), key=str)
     generator = np.random.default_rng(20190218)
+    for number in range(RANDOM_POINTS if symbols else 1):
+        yield {symbol: _random_value(symbol, generator, smallest=number == 0) for symbol in symbols}
 
-    def draw(symbol: Any) -> Any:
-        if symbol.is_integer:
-            return sympy.Integer(int(generator.integers(1 if symbol.is_nonnegative else -6, 9)))
-        value = sympy.Rational(int(generator.integers(211, 2411)), 997)
-        if symbol.is_nonnegative:
-            return value
-        value *= int(generator.choice([-1, 1]))
-        return (
-            value if symbol.is_real else value + sympy.I * sympy.Rational(int(generator.integers(997)), 997)
+
+def _random_value(symbol: Any, generator: np.random.Generator, smallest: bool) -> Any:
+    """Return a number with all properties that `symbol` is assumed to have."""
+    import sympy
+
+    def allowed(value: Any) -> bool:
+        facts = symbol.assumptions0.items()
+        return all(getattr(value, f"is_{fact}", truth) in (truth, None) for fact, truth in facts)
+
+    if symbol.is_integer:
+        integers = sorted(range(-9, 20), key=abs) if smallest else generator.permutation(np.arange(-9, 20))
+        candidates = (sympy.Integer(int(value)) for value in integers)
+    else:
+        size = sympy.Rational(int(generator.integers(211, 2411)), 997) * sympy.Integer(2) ** int(
+            generator.integers(-2, 3)
         )
-
-    for _ in range(RANDOM_POINTS if symbols else 1):
-        yield {symbol: draw(symbol) for symbol in symbols}
+        phase = sympy.Rational(int(generator.integers(1, 997)), 997)
+        signs = [1, -1] if generator.integers(2) else [-1, 1]
+        turns = [] if symbol.is_real else [sign + sympy.I * phase for sign in signs]
+        candidates = (size * turn for turn in [*turns, *signs, sympy.I * phase])
+    found = next((value for value in candidates if allowed(value)), None)
+    if found is None:
+        raise UselessCheck(f"found no number that is all that {symbol} is assumed to be")
+    return found
 
 
 def _value(expression: Any, point: dict) -> Any | None:
     """Return the expression at `point` to 50 digits, or None where it has no numerical value."""
     import sympy
 
-    value = sympy.N(expression.subs(point), WORKING_DIGITS)
+    try:
+        value = sympy.N(expression.subs(point), WORKING_DIGITS)
+    except RecursionError:  # a derivative of an undefined function
+        return None
     return value if value.is_number and value.is_finite else None
 
 
@@ -286,31 +340,26 @@ def _differ(left: Any, right: Any) -> bool:
     return bool(abs(left - right) > scale * sympy.Float(10) ** -AGREEING_DIGITS)
 
 
-def _counter_example(left: list, right: list, points: list[dict]) -> str:
-    for point in points:
-        for one, other in zip(left, right, strict=True):
-            values = _value(one, point), _value(other, point)
-            if None not in values and _differ(*values):
-                real = {symbol: value for symbol, value in point.items() if value.is_real}
-                shown = ", ".join(f"{symbol} = {float(value):.6g}" for symbol, value in real.items())
-                place = f" at {shown}" if shown else ""
-                return f"the sides differ{place}: {values[0].n(12)} against {values[1].n(12)}"
-    return "the sides could not be shown equal, and have no numerical values to compare"
-
-
-def _compare_expressions(left: list, right: list, points: list[dict]) -> str | None:
-    """Return how the equality was established ("exact", or with how many points), None if it was not."""
+def _compare(known: list[list], right: list, points: list[dict]) -> tuple[int, str | None]:
+    """Return at how many points all entries were compared, and the first difference from `known`, if any."""
     compared = 0
-    for point in points:
-        values = [(_value(a, point), _value(b, point)) for a, b in zip(left, right, strict=True)]
-        known = [pair for pair in values if None not in pair]
-        if any(_differ(*pair) for pair in known):
-            return None
-        compared += len(known) == len(values)
-    if all(_vanishes(a - b) for a, b in zip(left, right, strict=True)):
-        return "exact"
-    enough = compared >= (RANDOM_POINTS // 2 if len(points) > 1 else 1)
-    return f"numerical, {AGREEING_DIGITS} digits at {compared} random points" if enough else None
+    for point, row in zip(points, known, strict=True):
+        values = [_value(entry, point) for entry in right]
+        for one, other in zip(row, values, strict=True):
+            if None not in (one, other) and _differ(one, other):
+                return compared, _counter_example(point, one, other)
+        compared += None not in row + values
+    return compared, None
+
+
+def _counter_example(point: dict, left: Any, right: Any) -> str:
+    real = {symbol: value for symbol, value in point.items() if value.is_real}
+    shown = ", ".join(f"{symbol} = {float(value):.6g}" for symbol, value in real.items())
+    return f"the sides differ{f' at {shown}' if shown else ''}: {left.n(12)} against {right.n(12)}"
+
+
+def _all_equal(left: list, right: list) -> bool:
+    return all(_vanishes(one - other) for one, other in zip(left, right, strict=True))
 
 
 def _vanishes(difference: Any) -> bool:

@@ -1,6 +1,7 @@
 """Every helper must refuse false statements, tautologies and useless wrong variants."""
 
 import gc
+import math
 import time
 
 import numpy as np
@@ -69,9 +70,101 @@ class TestIdentity:
         with pytest.raises(UselessCheck, match="got None"):
             checks.identity((x + 1) * x, x**2 + x, wrong=None)
 
-    def test_shapes_must_agree(self):
+    @pytest.mark.parametrize(
+        ("lhs", "rhs"),
+        [
+            (sympy.Matrix([[x, 2], [3, 4]]), sympy.Matrix([[x, 2, 3, 4]])),
+            (sympy.Matrix([x, 2]), sympy.Matrix([[x, 2]])),
+            (sympy.zeros(0, 2), sympy.zeros(0, 2)),
+            (sympy.eye(2), sympy.Integer(1)),
+        ],
+    )
+    def test_shapes_must_agree(self, lhs, rhs):
+        with pytest.raises(UselessCheck, match="same shape, not empty"):
+            checks.identity(lhs, rhs, wrong=2 * rhs)
+
+    def test_shape_of_the_wrong_variant_must_agree(self):
         with pytest.raises(UselessCheck, match="same shape"):
-            checks.identity(sympy.eye(2), sympy.Integer(1), wrong=sympy.Integer(2))
+            checks.identity(sympy.Matrix([x, 2]), sympy.Matrix([x, 1 + 1]), wrong=x)
+
+    def test_lists_are_no_expressions(self):
+        with pytest.raises(UselessCheck, match="expressions or matrices"):
+            checks.identity([x], [x + 0], wrong=[1])
+
+    @pytest.mark.parametrize(
+        "wrong", [sympy.nan, sympy.oo, sympy.Function("f")(x), sympy.Integer(2) * x / 2], ids=str
+    )
+    def test_a_wrong_variant_that_cannot_be_refuted(self, wrong):
+        with pytest.raises(UselessCheck, match="passes as well, or has no value"):
+            checks.identity(x, (x**2 + x) / (x + 1), wrong=wrong)
+
+    def test_undefined_functions_are_compared_by_proof(self, capsys):
+        f = sympy.Function("f")
+        checks.identity(f(x).diff(x) * 2, (f(x) * 2).diff(x), wrong=f(x).diff(x))
+        assert capsys.readouterr().out.endswith("exact\n")
+        with pytest.raises(CheckFailed, match="could not be shown equal"):
+            checks.identity(f(x).diff(x), f(x), wrong=f(2 * x))
+
+    k = sympy.Symbol("k", integer=True, nonnegative=True)
+    p = sympy.Symbol("p", positive=True)
+    z = sympy.Symbol("z")
+
+    @pytest.mark.parametrize(
+        ("lhs", "rhs"),
+        [
+            (sympy.Piecewise((5, sympy.Eq(k, 0)), (1, True)), 1),  # false at the smallest value only
+            (sympy.floor(p / 3), 0),  # false for large numbers only
+            (sympy.floor(n / 9), 0),
+            (sympy.Max(p, sympy.Rational(1, 10)), p),  # false for small ones only
+            (sympy.prod([n - i for i in range(1, 9)]), 0),
+            (
+                sympy.sqrt(z**2),
+                sympy.Piecewise((z, sympy.re(z) > 0), (-z, True)) * sympy.sign(sympy.im(z)) ** 2 + z,
+            ),
+        ],
+        ids=str,
+    )
+    def test_false_away_from_ordinary_numbers(self, lhs, rhs):
+        with pytest.raises(CheckFailed, match="the sides differ"):
+            checks.identity(lhs, rhs, wrong=rhs + 7)
+
+    @pytest.mark.parametrize(
+        "assumed",
+        [
+            dict(negative=True),
+            dict(imaginary=True),
+            dict(integer=True, odd=True),
+            dict(nonpositive=True),
+            dict(),
+        ],
+        ids=str,
+    )
+    def test_points_are_what_the_symbols_are_assumed_to_be(self, assumed):
+        symbol = sympy.Symbol("s", **assumed)
+        for point in checks._random_points([symbol]):
+            assert all(getattr(point[symbol], f"is_{name}") is truth for name, truth in assumed.items())
+
+    def test_integers_have_both_signs_where_they_may(self):
+        symbol = sympy.Symbol("s", integer=True)
+        values = [point[symbol] for point in checks._random_points([symbol])]
+        assert min(values) < 0 < max(values)
+
+    def test_a_symbol_that_no_number_can_be(self):
+        strange = sympy.Symbol("s", irrational=True)
+        with pytest.raises(UselessCheck, match="found no number"):
+            checks.identity(strange, strange * 1, wrong=-strange)
+
+    def test_values_at_one_point_prove_nothing(self):
+        f = sympy.Function("f")
+        lhs = sympy.Piecewise((1, sympy.Eq(n, 1)), (f(n), True))
+        rhs = sympy.Piecewise((1, sympy.Eq(n, 1)), (f(n + 1), True))
+        with pytest.raises(CheckFailed, match="could not be shown equal"):
+            checks.identity(lhs, rhs, wrong=2 * rhs)
+
+    def test_small_and_large_numbers_are_compared_by_ratio(self):
+        for size in (sympy.Rational(1, 10**25), 10**25):
+            with pytest.raises(CheckFailed):
+                checks.identity(x * size, x * size * (1 + sympy.Rational(1, 10**20)), wrong=0)
 
 
 class TestClose:
@@ -123,6 +216,40 @@ class TestClose:
         with pytest.raises(TypeError, match="wrong"):
             checks.close(1.0 + 0, 1.0)
 
+    @pytest.mark.parametrize(
+        ("actual", "expected"),
+        [
+            (np.array([1 + 2j], np.complex64), [1 + 0j]),
+            ([1 + 2 * sympy.I], [1]),
+            (1.0, np.inf),
+            (np.inf, np.inf),
+        ],
+        ids=str,
+    )
+    def test_what_is_not_equal(self, actual, expected):
+        with pytest.raises(CheckFailed):
+            checks.close(actual, expected, wrong=0)
+
+    def test_text_is_no_number(self):
+        with pytest.raises(UselessCheck, match="numbers are compared"):
+            checks.close("1.0", 1.0, wrong=2.0)
+
+    def test_the_same_list_twice(self):
+        values = [1.0, 2.0]
+        with pytest.raises(UselessCheck, match="both sides are the same"):
+            checks.close(values, (lambda: values)(), wrong=0)
+
+    def test_long_arguments_that_begin_alike_differ(self):
+        checks.close(
+            math.fsum([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.2]),
+            math.fsum([0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1, 0.1]),
+            wrong=1.5,
+        )
+
+    def test_tensors_that_carry_a_gradient(self):
+        keras = pytest.importorskip("keras")
+        checks.close(keras.Variable([1.0, 2.0]) * 2, np.array([2.0, 4.0]), wrong=0, rtol=1e-6)
+
 
 class TestAtMost:
     grid = np.linspace(-1, 1, 11)
@@ -155,6 +282,29 @@ class TestAtMost:
     def test_nothing_to_compare(self):
         with pytest.raises(UselessCheck, match="empty"):
             checks.at_most(np.zeros(0), np.ones(0))
+
+    @pytest.mark.parametrize(
+        ("smaller", "larger"),
+        [([1 + 5j], 2.0), (np.ones(3), np.full((3, 1), 2.0)), (np.ones((3, 1)), np.full(3, 2.0))],
+        ids=str,
+    )
+    def test_sides_that_cannot_be_ordered(self, smaller, larger):
+        with pytest.raises(UselessCheck, match=r"no order|shapes differ"):
+            checks.at_most(smaller, larger)
+
+    def test_infinity_bounds_nothing(self):
+        with pytest.raises(CheckFailed, match=r"not finite at \(1,\)"):
+            checks.at_most([1.0, np.inf], 7.0)
+        with pytest.raises(CheckFailed, match="not finite"):
+            checks.at_most(1.0, np.inf)
+
+    def test_equality_case_is_two_numbers_computed_apart(self):
+        q = np.ones(1)
+        for case in (([], []), (q, q)):
+            with pytest.raises(UselessCheck, match="computed apart"):
+                checks.at_most(1.0, 2.0, equality=case)
+        with pytest.raises(CheckFailed, match="no case of equality"):
+            checks.at_most(1.0, 2.0, equality=(1.0, np.inf))
 
 
 class TestTimeLimit:

@@ -1,14 +1,19 @@
 """One way to refuse a bad argument: name it, show it, say what was wanted."""
 
+import math
 import numbers
-
-import numpy as np
 
 
 def require(condition: bool, name: str, value: object, wanted: str) -> None:
     """Raise `ValueError("<name> must be <wanted>, got <value>")` unless `condition` holds.
 
     A comparison with NaN is false, so `require(x > 0, "x", x, "positive")` refuses NaN as well.
+
+    Args:
+        condition: what must hold.
+        name: of the argument, as its user wrote it.
+        value: what the argument was.
+        wanted: what it should have been, after "must be".
 
     Raises:
         ValueError: if `condition` is false.
@@ -22,23 +27,33 @@ def require(condition: bool, name: str, value: object, wanted: str) -> None:
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
-def require_real(name: str, value: object, *, above: float = -np.inf) -> float:
-    """Return `value` as a float if it is a finite real number greater than `above`.
+def require_real(name: str, value: object, *, above: float = -math.inf) -> float:
+    """Return `value` as a float if it is a finite real number greater than `above`; no bool, no text.
 
     Raises:
-        ValueError: if it is not a number, not finite, or not above the bound.
+        ValueError: if it is not a number, not finite as a float, or not above the bound.
+
+    >>> require_real("length", 2, above=0)
+    2.0
     """
+    wanted = "a finite number" if above == -math.inf else f"a finite number above {above:g}"
     is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    wanted = "a finite number" if above == -np.inf else f"a finite number above {above:g}"
-    require(is_real and np.isfinite(value) and value > above, name, value, wanted)
-    return float(value)
+    try:
+        number = float(value) if is_real else math.nan
+    except OverflowError:  # a whole number too large for a float
+        number = math.inf
+    require(math.isfinite(number) and number > above, name, value, wanted)
+    return number
 
 
 def require_integer(name: str, value: object, *, minimum: int) -> int:
-    """Return `value` as an int if it is a whole number of at least `minimum`.
+    """Return `value` as an int if it is a whole number of at least `minimum`; no bool, no 3.0.
 
     Raises:
         ValueError: if it is not a whole number or too small.
+
+    >>> require_integer("count", 3, minimum=1)
+    3
     """
     is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     require(is_integer and value >= minimum, name, value, f"a whole number of at least {minimum}")

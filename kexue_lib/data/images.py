@@ -53,9 +53,9 @@ def digits() -> LabelledImages:
 def mnist(profile: str = "cpu") -> LabelledImages:
     """Load MNIST: 28 x 28 pixels, 60,000 digits to train and 10,000 to test.
 
-    Looks for `mnist/mnist.npz` in `KEXUE_DATA`, in the cache, and on the network if `KEXUE_DOWNLOAD=1`. The
-    `cpu` profile makes do with less: the 10,000 test images in `KEXUE_DATA`, split 4 : 1, and at last a
-    stand-in, scikit-learn's digits enlarged. What it was is in `name`, `source` and `is_stand_in`.
+    Looks for `mnist/mnist.npz` in `KEXUE_DATA`; there the `cpu` profile makes do with the 10,000 test images,
+    split 4 : 1. Then come the cache, the network if `KEXUE_DOWNLOAD=1`, and at last, in the `cpu` profile
+    only, a stand-in: scikit-learn's digits enlarged. What it was is in `name`, `source` and `is_stand_in`.
 
     Args:
         profile: `"cpu"` or `"gpu"`.

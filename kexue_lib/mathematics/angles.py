@@ -69,13 +69,13 @@ def cdf(angle: ArrayLike, dimension: int) -> float | np.ndarray:
     0.5
     """
     angle = _require_within("angle", angle, np.pi, "pi")
-    half_degrees = (require_integer("dimension", dimension, minimum=2) - 1) / 2
+    shape = (require_integer("dimension", dimension, minimum=2) - 1) / 2
     acute = np.minimum(angle, np.pi - angle)
     tail = 0.5 * np.where(
         acute < np.pi / 4,
-        special.betainc(half_degrees, 0.5, np.sin(acute) ** 2),
+        special.betainc(shape, 0.5, np.sin(acute) ** 2),
         # The cosine of the angle, measured from the right angle so that the centre is exact.
-        special.betaincc(0.5, half_degrees, np.sin(np.pi / 2 - acute) ** 2),
+        special.betaincc(0.5, shape, np.sin(np.pi / 2 - acute) ** 2),
     )
     return _float_if_scalar(np.where(angle <= np.pi / 2, tail, 1 - tail))
 
@@ -98,11 +98,11 @@ def quantile(probability: ArrayLike, dimension: int) -> float | np.ndarray:
     83.611388
     """
     probability = _require_within("probability", probability, 1.0, "1")
-    half_degrees = (require_integer("dimension", dimension, minimum=2) - 1) / 2
+    shape = (require_integer("dimension", dimension, minimum=2) - 1) / 2
     tail = np.minimum(probability, 1 - probability)
     # The two forms of `cdf`, inverted; again each is used where its argument is the small one.
-    sine_squared = special.betaincinv(half_degrees, 0.5, 2 * tail)
-    cosine_squared = special.betainccinv(0.5, half_degrees, 2 * tail)
+    sine_squared = special.betaincinv(shape, 0.5, 2 * tail)
+    cosine_squared = special.betainccinv(0.5, shape, 2 * tail)
     acute = np.where(
         sine_squared < 0.5,
         np.arcsin(np.sqrt(sine_squared)),
@@ -168,9 +168,9 @@ def sample(count: int, dimension: int, seed: int) -> np.ndarray:
     (4,)
     """
     count = require_integer("count", count, minimum=1)
-    half_degrees = (require_integer("dimension", dimension, minimum=2) - 1) / 2
+    shape = (require_integer("dimension", dimension, minimum=2) - 1) / 2
     generator = np.random.default_rng(require_integer("seed", seed, minimum=0))
-    return 2 * np.arcsin(np.sqrt(generator.beta(half_degrees, half_degrees, size=count)))
+    return 2 * np.arcsin(np.sqrt(generator.beta(shape, shape, size=count)))
 
 
 def _require_within(name: str, values: ArrayLike, highest: float, highest_name: str) -> np.ndarray:

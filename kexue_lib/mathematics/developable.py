@@ -22,7 +22,6 @@ spurious creases", Discrete & Computational Geometry 43 (2010), for the convexit
 
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 from numpy.polynomial import Chebyshev
@@ -70,6 +69,12 @@ class Gluing:
 
     first: Outline
     second: Outline
+
+    def __post_init__(self):
+        perimeters = 4 * self.first.quarter_length, 4 * self.second.quarter_length
+        wanted = f"of the perimeter of first = {self.first.name}, {perimeters[0]:.12g}"
+        same = abs(perimeters[0] - perimeters[1]) <= 1e-9 * max(perimeters)
+        require(same, "second", self.second, f"{wanted}, not {perimeters[1]:.12g}")
 
     @cached_property
     def _steps(self) -> np.ndarray:
@@ -230,10 +235,6 @@ class Gluing:
         self._integral(1.0)  # a pattern that cannot be glued is worse than none
         return paper_model.draw_template(self.first, self.second, length, ticks)
 
-    def write_stl(self, path: str | Path, count: int = 200) -> None:
-        """Write the body to a binary STL file, for a 3-D printer; see `mesh` for `count` and errors."""
-        paper_model.write_stl(path, *self.mesh(count))
-
 
 def glue(first: Outline, second: Outline) -> Gluing:
     """Glue two outlines of equal perimeter, the vertex of either on the co-vertex of the other.
@@ -241,10 +242,6 @@ def glue(first: Outline, second: Outline) -> Gluing:
     Raises:
         ValueError: if the perimeters differ by more than 1e-9 of their size; see `Outline.scaled`.
     """
-    perimeters = 4 * first.quarter_length, 4 * second.quarter_length
-    wanted = f"of the perimeter of first = {first.name}, {perimeters[0]:.12g}"
-    same = abs(perimeters[0] - perimeters[1]) <= 1e-9 * max(perimeters)
-    require(same, "second", second, f"{wanted}, not {perimeters[1]:.12g}")
     return Gluing(first, second)
 
 

@@ -3,6 +3,7 @@
 Source of the model: https://kexue.fm/archives/6818.
 """
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -11,7 +12,7 @@ import numpy as np
 
 from kexue_lib.validation import require, require_integer, require_real
 
-__all__ = ["Label", "Template", "draw_template", "write_stl"]
+__all__ = ["Label", "Template", "draw_template", "face_normals", "write_stl"]
 
 MARGIN = 12.0  # millimetres around and between the sheets
 TICK = 3.0  # millimetres
@@ -19,7 +20,7 @@ OUTLINE_POINTS = 400
 
 SVG_STYLE = (
     "path{fill:none;stroke:#000}.cuts{stroke-width:.4}.rulings{stroke-width:.15;stroke-dasharray:2 2}"
-    ".ticks{stroke-width:.3}text{font:3px sans-serif;text-anchor:middle;dominant-baseline:central}"
+    ".ticks,.scale{stroke-width:.3}text{font:3px sans-serif;text-anchor:middle;dominant-baseline:central}"
 )
 
 
@@ -53,7 +54,8 @@ class Template:
         cuts: the two closed outlines to cut along, `first` above.
         rulings: lines that stay straight when the sheet is bent; do not crease them.
         ticks: short marks at the edge; each pair with the same number meets.
-        labels: the numbers, two of each.
+        labels: the numbers, two of each, and the length of the scale bar.
+        scale_bar: a line whose length its label says, to see whether a printer kept the scale.
     """
 
     size: tuple[float, float]
@@ -61,11 +63,17 @@ class Template:
     rulings: list[np.ndarray]
     ticks: list[np.ndarray]
     labels: list[Label]
+    scale_bar: np.ndarray
 
     def to_svg(self) -> str:
         """The pattern as the text of an SVG file, true to scale."""
         width, height = self.size
-        groups = {"cuts": self.cuts, "rulings": self.rulings, "ticks": self.ticks}
+        groups = {
+            "cuts": self.cuts,
+            "rulings": self.rulings,
+            "ticks": self.ticks,
+            "scale": [self.scale_bar],
+        }
         paths = [
             f'<path class="{name}" d="{self._svg_path(line)}"/>'
             for name, lines in groups.items()
@@ -100,7 +108,7 @@ class Template:
         for lines, style in [
             (self.cuts, {"linewidth": 1.1}),
             (self.rulings, {"linewidth": 0.4, "linestyle": "dashed"}),
-            (self.ticks, {"linewidth": 0.8}),
+            ([*self.ticks, self.scale_bar], {"linewidth": 0.8}),
         ]:
             for line in lines:
                 axes.plot(*line.T, color="black", **style)
@@ -133,12 +141,24 @@ def draw_template(first: Sheet, second: Sheet, length: float = 180.0, ticks: int
     steps = np.arange(4 * ticks) / ticks
     first_marks = _draw_marks(first, steps * first.quarter_length, scale, first_centre)
     second_marks = _draw_marks(second, (1 - steps) * second.quarter_length, scale, second_centre)
+    bar, bar_label = _draw_scale_bar(length)
     return Template(
         size,
         [_draw_edge(first, scale, first_centre), _draw_edge(second, scale, second_centre)],
         _draw_rulings(first, ticks, scale, first_centre) + _draw_rulings(second, ticks, scale, second_centre),
-        *(a + b for a, b in zip(first_marks, second_marks, strict=True)),
+        first_marks[0] + second_marks[0],
+        [*first_marks[1], *second_marks[1], bar_label],
+        bar,
     )
+
+
+def _draw_scale_bar(length: float) -> tuple[np.ndarray, Label]:
+    """Return a line with ends, shape (6, 2), the largest power of ten that fits into `length`."""
+    bar = 10.0 ** math.floor(math.log10(length))
+    x = MARGIN + bar * np.array([0, 0, 0, 1, 1, 1])
+    y = MARGIN / 2 + TICK / 2 * np.array([-1, 1, 0, 0, 1, -1])
+    label = Label(f"{bar:g} mm", np.array([MARGIN + bar / 2, MARGIN / 2 - TICK / 2]))
+    return np.stack([x, y], axis=-1), label
 
 
 def _draw_edge(sheet: Sheet, scale: float, centre: np.ndarray) -> np.ndarray:
@@ -166,6 +186,22 @@ def _draw_marks(
     return ticks, [Label(str(number), position) for number, position in enumerate(at, start=1)]
 
 
+def face_normals(vertices: np.ndarray, triangles: np.ndarray) -> np.ndarray:
+    """Return the outward unit normals of a triangle mesh, shape (T, 3); zeros where a triangle has no area.
+
+    Args:
+        vertices: shape (V, 3).
+        triangles: vertex numbers, shape (T, 3), counter-clockwise seen from outside.
+
+    >>> face_normals(np.eye(3)[:, [0, 1, 2]] * [1, 1, 0], np.array([[2, 0, 1]]))
+    array([[0., 0., 1.]])
+    """
+    corners = vertices[triangles]
+    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
+    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
+    return np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
+
+
 def write_stl(path: str | Path, vertices: np.ndarray, triangles: np.ndarray) -> None:
     """Write a triangle mesh to a binary STL file.
 
@@ -180,13 +216,8 @@ def write_stl(path: str | Path, vertices: np.ndarray, triangles: np.ndarray) -> 
     vertices, triangles = np.asarray(vertices, float), np.asarray(triangles)
     require(vertices.ndim == 2 and vertices.shape[1] == 3, "vertices", vertices.shape, "of shape (V, 3)")
     require(triangles.ndim == 2 and triangles.shape[1] == 3, "triangles", triangles.shape, "of shape (T, 3)")
-    corners = vertices[triangles]
-    normals = np.cross(corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0])
-    lengths = np.linalg.norm(normals, axis=1, keepdims=True)
-    # A triangle without area has no normal; the format asks for zeros then.
-    normals = np.divide(normals, lengths, out=np.zeros_like(normals), where=lengths > 0)
     record = np.dtype([("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("flags", "<u2")])
     records = np.zeros(len(triangles), record)
-    records["normal"], records["corners"] = normals, corners
+    records["normal"], records["corners"] = face_normals(vertices, triangles), vertices[triangles]
     header = b"kexue_lib.mathematics.paper_model".ljust(80, b" ")
     Path(path).write_bytes(header + np.uint32(len(triangles)).astype("<u4").tobytes() + records.tobytes())

@@ -25,7 +25,7 @@ def read_stl(path):
 def test_stl_holds_the_body(tmp_path):
     bag = unequal_pair()
     path = tmp_path / "bag.stl"
-    bag.write_stl(path, count=30)
+    write_stl(path, *bag.mesh(30))
     facets = read_stl(path)
     normals, corners = facets[:, 0], facets[:, 1:]
     assert len(facets) == 8 * 30 - 4
@@ -70,7 +70,7 @@ def test_equal_numbers_lie_where_the_edges_meet():
     bag = unequal_pair()
     ticks = 5
     template = bag.template(length=200.0, ticks=ticks)
-    numbers = [int(label.text) for label in template.labels]
+    numbers = [int(label.text) for label in template.labels[:-1]]
     assert sorted(numbers) == sorted(2 * list(range(1, 4 * ticks + 1)))
     scale = 200.0 / 4
     starts = np.array([tick[0] for tick in template.ticks]).reshape(2, 4 * ticks, 2)
@@ -97,6 +97,15 @@ def test_marks_of_the_template():
         assert np.linalg.norm(tick[1] - tick[0]) == pytest.approx(3, rel=1e-9)
 
 
+@pytest.mark.parametrize(("length", "bar"), [(180.0, 100), (99.0, 10)])
+def test_scale_bar_is_as_long_as_it_says(length, bar):
+    template = unequal_pair().template(length=length)
+    assert template.labels[-1].text == f"{bar} mm"
+    assert np.ptp(template.scale_bar[:, 0]) == pytest.approx(bar)
+    assert (template.scale_bar > 0).all()
+    assert (template.scale_bar < np.min(template.cuts[1], axis=0).clip(min=length)).all()
+
+
 def test_svg_is_true_to_scale():
     template = unequal_pair().template(ticks=3)
     root = ElementTree.fromstring(template.to_svg())
@@ -106,8 +115,8 @@ def test_svg_is_true_to_scale():
     name = "{http://www.w3.org/2000/svg}"
     paths = root.findall(f"{name}path")
     kinds = [path.get("class") for path in paths]
-    assert [kinds.count(kind) for kind in ("cuts", "rulings", "ticks")] == [2, 12, 24]
-    assert len(root.findall(f"{name}text")) == 24
+    assert [kinds.count(kind) for kind in ("cuts", "rulings", "ticks", "scale")] == [2, 12, 24, 1]
+    assert len(root.findall(f"{name}text")) == 24 + 1
     x, y = map(float, paths[0].get("d")[1:].split("L")[0].split())
     np.testing.assert_allclose([x, height - y], template.cuts[0][0], atol=1e-3)  # y downwards in SVG
 
