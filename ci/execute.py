@@ -75,7 +75,7 @@ def kernel_environment(row: Row) -> dict[str, str]:
     threads = dict.fromkeys(
         ("OMP_NUM_THREADS", "TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OPENBLAS_NUM_THREADS"), "1"
     )
-    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "TF_ENABLE_ONEDNN_OPTS": "0", "JAX_PLATFORMS": "cpu"}
+    quiet = {"TF_CPP_MIN_LOG_LEVEL": "2", "JAX_PLATFORMS": "cpu"}
     if os.environ.get("KEXUE_DEVICE") == "gpu":
         threads, quiet = {}, {"TF_CPP_MIN_LOG_LEVEL": "2"}
     chosen = {"KERAS_BACKEND": row.backend, "KEXUE_DRY_RUN": "1" if row.dry_run else "0"}
