@@ -166,6 +166,25 @@ class TestIdentity:
             with pytest.raises(CheckFailed):
                 checks.identity(x * size, x * size * (1 + sympy.Rational(1, 10**20)), wrong=0)
 
+    @pytest.mark.parametrize("false", [2 * sympy.exp(-150), 0, sympy.exp(-160)], ids=str)
+    def test_tiny_numbers_differ_as_well(self, false):
+        with pytest.raises(CheckFailed):
+            checks.identity(sympy.exp(-150), false, wrong=1)
+
+    def test_what_cancellation_leaves_of_zero_is_zero(self, monkeypatch):
+        monkeypatch.setattr(checks, "_vanishes", lambda difference: False)
+        checks.identity(sympy.sin(x) ** 2 + sympy.cos(x) ** 2 - 1, x - x, wrong=sympy.exp(-50))
+
+    def test_values_on_one_side_only_prove_nothing(self):
+        f = sympy.Function("f")
+        half = sympy.Piecewise((x, x > 0), (f(x), True))
+        with pytest.raises(CheckFailed, match="could not be shown equal"):
+            checks.identity(half, x, wrong=3 * x)
+
+    def test_rounded_numbers_belong_in_close(self):
+        with pytest.raises(UselessCheck, match="belong in close"):
+            checks.identity(x * sympy.Float(1e16) + x, x * sympy.Float(1e16), wrong=2 * x)
+
 
 class TestClose:
     def test_line_counts_digits(self, capsys):
@@ -229,6 +248,15 @@ class TestClose:
     def test_what_is_not_equal(self, actual, expected):
         with pytest.raises(CheckFailed):
             checks.close(actual, expected, wrong=0)
+
+    def test_an_error_where_zero_is_expected_is_shown(self, capsys):
+        checks.close([1.0, 1e-3], [1.0, 0.0], wrong=[2.0, 2.0], atol=1e-2)
+        assert capsys.readouterr().out.endswith("largest error 1.0e-03\n")
+
+    def test_a_view_is_no_second_route(self):
+        values = np.array([1.0, 2.0])
+        with pytest.raises(UselessCheck, match="both sides are the same"):
+            checks.close(values[:], values, wrong=0)
 
     def test_text_is_no_number(self):
         with pytest.raises(UselessCheck, match="numbers are compared"):
@@ -300,11 +328,25 @@ class TestAtMost:
 
     def test_equality_case_is_two_numbers_computed_apart(self):
         q = np.ones(1)
-        for case in (([], []), (q, q)):
+        checks.at_most([1.0, 0.0], 2.0, equality=(math.comb(4, 2), 6))  # one object in Python, and honest
+        for case in (([], []), (q, q), (), (1.0, 1.0, 1.0)):
             with pytest.raises(UselessCheck, match="computed apart"):
                 checks.at_most(1.0, 2.0, equality=case)
         with pytest.raises(CheckFailed, match="no case of equality"):
             checks.at_most(1.0, 2.0, equality=(1.0, np.inf))
+
+    @pytest.mark.parametrize("case", [(1.0, 1 + 1e-6), (1e-9, 9e-8)])
+    def test_equality_case_agrees_to_nine_digits(self, case):
+        with pytest.raises(CheckFailed, match="no case of equality"):
+            checks.at_most(1.0, 2.0, equality=case)
+
+    def test_tiny_bounds_are_attained_to_nine_digits_too(self):
+        with pytest.raises(CheckFailed, match="no case of equality"):
+            checks.at_most([1e-14, 1e-15], 1e-12, equality=(1e-14, 9e-13))
+
+    def test_only_rounding_is_forgiven(self):
+        with pytest.raises(CheckFailed, match="violated"):
+            checks.at_most([1 + 1e-12, 0.0], 1.0)
 
 
 class TestTimeLimit:

@@ -209,8 +209,9 @@ class _LossAtWeights:
         batch = keras.tree.map_structure(keras.ops.convert_to_tensor, (inputs, targets))
         state = [keras.ops.convert_to_tensor(v.value) for v in model.non_trainable_variables]
         self._fixed = (state, *batch)
-        # The compiled loss is part of the key: compiling the model again must not leave us with its old loss.
-        self._functions = _compiled_functions(model, model._compile_loss, training)
+        # Part of the key are the loss, for the model may be compiled again, and which variables are trained.
+        variables = tuple(map(id, (*model.trainable_variables, *model.non_trainable_variables)))
+        self._functions = _compiled_functions(model, model._compile_loss, training, variables)
 
     def present_weights(self) -> np.ndarray:
         """Return the weights, shape (parameters,), float64."""
@@ -237,7 +238,7 @@ class _LossAtWeights:
 
 @lru_cache(maxsize=4)
 def _compiled_functions(
-    model: keras.Model, compiled_loss: object, training: bool
+    model: keras.Model, compiled_loss: object, training: bool, variables: tuple[int, ...]
 ) -> dict[str, Callable[..., tuple[Tensor, ...]]]:
     """Compile once for a model and not for each of the many points of its training."""
 

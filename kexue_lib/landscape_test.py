@@ -128,6 +128,22 @@ class TestLargestHessianEigenvalue:
         values.append(largest_hessian_eigenvalue(network, *batch, **arguments).value)
         assert np.all(np.abs(np.diff(values)) > 1e-3 * np.abs(values[:-1]))
 
+    def test_sees_which_layers_are_trained(self):
+        """Without compiling again: the two layers have kernels of one shape, so nothing else would tell."""
+        model = keras.Sequential([keras.Input((2,)), *(keras.layers.Dense(2, use_bias=False) for _ in "ab")])
+        model.compile(loss="mse")
+        first, second = model.layers
+        first.kernel.assign([[1.0, 2.0], [0.0, 1.0]])
+        second.kernel.assign([[3.0, 0.0], [1.0, 1.0]])
+        inputs = np.array([[1.0, 0.5], [-1.0, 2.0]], "float32")
+        values = []
+        for fixed, free in ((first, second), (second, first), (first, second)):
+            fixed.trainable, free.trainable = False, True
+            found = largest_hessian_eigenvalue(model, inputs, np.zeros((2, 2), "float32"), tolerance=1e-4)
+            values.append(found.value)
+        assert abs(values[1] / values[0] - 1) > 0.1
+        assert values[2] == pytest.approx(values[0], rel=1e-3)
+
     def test_too_few_iterations(self, network, batch):
         with pytest.raises(
             ArithmeticError, match=r"within tolerance 1e-06 after 2 iterations.*raise iterations"

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from kexue_lib.validation import require
+
 METRICS_MIME = "application/vnd.kexue.metrics+json"
 ERRATUM_MIME = "application/vnd.kexue.erratum+json"
 COMPARISON_MIME = "application/vnd.kexue.comparison+json"
@@ -37,8 +39,8 @@ def seed_everything(seed: int) -> None:
     Raises:
         ValueError: if the seed is out of range.
     """
-    if not isinstance(seed, numbers.Integral) or not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be a whole number from 0 to 2**32 - 1, got {seed!r}")
+    is_whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool)
+    require(is_whole and 0 <= seed < 2**32, "seed", seed, "a whole number from 0 to 2**32 - 1")
     random.seed(int(seed))
     np.random.seed(int(seed))
     if "keras" in sys.modules:
@@ -85,7 +87,8 @@ def erratum(statement: str, problem: str, repair: str) -> None:
         problem: the counter-example or the step that fails.
         repair: the statement that holds, which the cells around have checked.
     """
-    text = f"> **Erratum.** {statement}\n>\n> **Why it fails.** {problem}\n>\n> **What holds.** {repair}"
+    parts = f"**Erratum.** {statement}\n\n**Why it fails.** {problem}\n\n**What holds.** {repair}"
+    text = "\n".join(f"> {line}".rstrip() for line in parts.split("\n"))
     payload = {"statement": statement, "problem": problem, "repair": repair}
     _display(text, None, {"text/markdown": text, ERRATUM_MIME: payload})
 
@@ -99,11 +102,19 @@ def compare(rows: Sequence[tuple[str, str, Any]], *, data: str, profile: str) ->
         profile: the profile of this run.
 
     Raises:
-        ValueError: if there is no row, or a row has not three entries.
+        ValueError: if there is no row, a row has not three entries, or a number is not one finite number.
+
+    >>> compare([("variance", "0.1107", 0.110661478)], data="none", profile="cpu")  # doctest: +ELLIPSIS
+    | quantity | original | here |
+    |---|---|---|
+    | variance | 0.1107 | 0.110661 |
+    ...
     """
-    if not rows or any(len(row) != 3 for row in rows):
+    if not rows or any(isinstance(row, str) or len(row) != 3 for row in rows):
         raise ValueError(f"rows must be (quantity, original, ours), at least one; got {rows!r}")
     shown = [(quantity, str(original), _number_text(ours)) for quantity, original, ours in rows]
+    # A bare bar would end its cell.
+    shown = [tuple(cell.replace("|", r"\|") for cell in row) for row in shown]
     lines = ["| quantity | original | here |", "|---|---|---|"]
     lines += [f"| {quantity} | {original} | {ours} |" for quantity, original, ours in shown]
     lines += ["", f"Data: {data} · profile: `{profile}` · device: {device()}"]
@@ -167,14 +178,16 @@ def _finite_number(name: str, value: Any) -> float | int:
     if hasattr(value, "detach"):  # torch: NumPy refuses tensors that carry a gradient
         value = value.detach().cpu()
     array = np.asarray(value)
-    if array.size != 1 or array.dtype.kind not in "iuf" or not math.isfinite(array.item()):
+    is_real = array.dtype.kind in "iuf" or (array.dtype == object and isinstance(value, numbers.Real))
+    if array.size != 1 or not is_real or not math.isfinite(array.item()):
         raise ValueError(f"{name} must be one finite number, got {value!r}")
-    return array.item()
+    return array.item() if array.dtype.kind != "O" else float(array.item())
 
 
 def _number_text(value: Any) -> str:
-    is_number = isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral)
-    return f"{float(value):.6g}" if is_number else str(value)
+    if isinstance(value, str | numbers.Integral):
+        return str(value)
+    return f"{_finite_number('ours', value):.6g}"
 
 
 def _tensorflow_device() -> str:

@@ -47,7 +47,16 @@ def test_seed_everything_repeats_the_streams():
     assert draws[0] == draws[1]
 
 
-@pytest.mark.parametrize("bad", [-1, 2**32, 0.5, "0"])
+def test_seed_everything_seeds_keras_once_it_is_there():
+    keras = pytest.importorskip("keras")
+    draws = []
+    for _ in range(2):
+        notebook.seed_everything(3)
+        draws.append(keras.ops.convert_to_numpy(keras.random.uniform((3,))))
+    np.testing.assert_array_equal(*draws)
+
+
+@pytest.mark.parametrize("bad", [-1, 2**32, 0.5, "0", True])
 def test_seed_out_of_range(bad):
     with pytest.raises(ValueError, match="seed must be a whole number"):
         notebook.seed_everything(bad)
@@ -65,14 +74,45 @@ def test_compare_shows_a_table_with_data_profile_and_device(shown):
     assert "| variance | 0.110661 | 0.110661 |" in bundle["text/markdown"]
     assert "| steps | – | 5165 |" in bundle["text/markdown"]
     assert bundle[notebook.COMPARISON_MIME]["device"] == notebook.device()
+    last = bundle["text/markdown"].splitlines()[-1]
+    assert last == f"Data: none · profile: `cpu` · device: {notebook.device()}"
+
+
+@pytest.mark.parametrize("rows", [[], [("steps", 3)], ["abc"]])
+def test_compare_wants_three_entries_a_row(rows):
     with pytest.raises(ValueError, match="at least one"):
-        notebook.compare([], data="none", profile="cpu")
+        notebook.compare(rows, data="none", profile="cpu")
+
+
+@pytest.mark.parametrize("bad", [float("nan"), np.array([1.0, 2.0]), None, 1j])
+def test_compare_refuses_what_is_no_number(bad):
+    with pytest.raises(ValueError, match="ours must be one finite number"):
+        notebook.compare([("steps", "–", bad)], data="none", profile="cpu")
+
+
+def test_a_bar_does_not_end_a_cell_of_the_table(shown):
+    bundle = shown(notebook.compare, [("$|H|$", "–", 1)], data="none", profile="cpu")[0]
+    assert "| $\\|H\\|$ | – | 1 |" in bundle["text/markdown"]
+
+
+def test_an_erratum_of_two_paragraphs_stays_in_its_quote(shown):
+    text = shown(notebook.erratum, "a\n\nb", "c", "d")[0]["text/markdown"]
+    assert all(line.startswith(">") for line in text.split("\n"))
+
+
+def test_versions_name_python_numpy_and_the_device(shown):
+    text = shown(notebook.versions)[0]["text/plain"]
+    assert text.startswith("Python 3.")
+    assert f"numpy {np.__version__}" in text
+    assert text.endswith(notebook.device())
+    assert notebook.device()
 
 
 def test_offer_puts_the_file_into_the_page(shown):
     markup = shown(notebook.offer, "bag.stl", b"solid", "the bag")[0]["text/html"]
     assert 'download="bag.stl"' in markup
     assert "base64,c29saWQ=" in markup
+    assert "&lt;b&gt;" in shown(notebook.offer, "bag.stl", b"solid", "<b>")[0]["text/html"]
     for content in (b"", b"x" * 400_001):
         with pytest.raises(ValueError, match="1 to 400,000 bytes"):
             notebook.offer("bag.stl", content, "the bag")
