@@ -223,9 +223,10 @@ def _refuse_tautology(sources: tuple[str, str], left: Any, right: Any, wrong: An
 
 
 def _is_shared(left: Any, right: Any) -> bool:
-    """Whether both are one array, or views of one; equal numbers and symbols may well be one object."""
-    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray) and np.shares_memory(left, right):
-        return True
+    """Whether both are the same elements of one array; equal numbers and symbols may well be one object."""
+    if isinstance(left, np.ndarray) and isinstance(right, np.ndarray):
+        one, other = left.__array_interface__, right.__array_interface__
+        return all(one[key] == other[key] for key in ("data", "shape", "strides"))
     return left is right and (hasattr(left, "__len__") or hasattr(left, "dtype"))
 
 

@@ -257,6 +257,7 @@ class TestClose:
         values = np.array([1.0, 2.0])
         with pytest.raises(UselessCheck, match="both sides are the same"):
             checks.close(values[:], values, wrong=0)
+        checks.at_most(values[:-1], values[1:])  # neighbours are two sides
 
     def test_text_is_no_number(self):
         with pytest.raises(UselessCheck, match="numbers are compared"):
