@@ -143,12 +143,17 @@ class PageAudit:
 
     def _liven_figures(self) -> None:
         """Touch each figure that can be turned: its script comes from this site, and it draws."""
-        for button in self.page.locator(".kexue-interactive button").all():
-            button.click()
-        alive = self.page.locator(".kexue-interactive")
-        for index in range(alive.count()):
-            plot = alive.nth(index).locator(".js-plotly-plot .main-svg, .js-plotly-plot canvas").first
-            plot.wait_for(state="attached", timeout=20_000)
+        from playwright.sync_api import TimeoutError as NotDrawn
+
+        figures = self.page.locator(".kexue-interactive")
+        for number in range(figures.count()):
+            figure = figures.nth(number)
+            figure.locator("button").click()
+            try:  # a solid is drawn without a graphics card here, on a machine that may be busy
+                plot = figure.locator(".js-plotly-plot .main-svg, .js-plotly-plot canvas").first
+                plot.wait_for(state="attached", timeout=60_000)
+            except NotDrawn:
+                self._report(f"interactive figure {number + 1} does not draw: {figure.inner_text()[:80]!r}")
 
 
 _FIGURES = """() => [...document.querySelectorAll('.bd-article img')].flatMap(image => {
