@@ -6,7 +6,7 @@ from kexue_lib.mathematics import angles
 
 DIMENSIONS = [2, 3, 4, 5, 10, 100, 1000]
 
-# Brief of article 7076, computed independently with mpmath.
+# The law of article 7076, computed independently with mpmath.
 VARIANCES = {
     2: 0.8224670334241132,
     3: 0.4674011002723397,
