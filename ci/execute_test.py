@@ -211,3 +211,23 @@ def test_no_kernel_outlives_its_run(tmp_path, good):
     ).stdout
     assert not [line for line in listing.splitlines() if "ipykernel_launcher" in line and "kexue-run" in line]
     assert os.path.exists(good.output)
+
+
+def rows_that_take(folder: Path, *seconds: int) -> list[Row]:
+    rows = [
+        Row(f"row {n}", folder, folder / "none", expected=folder / f"{n}.yml") for n in range(len(seconds))
+    ]
+    for row, time in zip(rows, seconds, strict=True):
+        row.expected.write_text(f"seconds: {time}\nchecks: 0\nmetrics: {{}}\n", encoding="utf-8")
+    return rows
+
+
+def test_a_few_rows_start_so_that_no_worker_idles_at_the_end(tmp_path):
+    rows = rows_that_take(tmp_path, 3, 3, 2, 2, 2)
+    # The threes on one worker, the twos on the other: 6 in all, where longest first takes 7.
+    assert execute.start_order(rows, workers=2) == [rows[0], rows[2], rows[3], rows[1], rows[4]]
+
+
+def test_many_rows_start_with_the_longest(tmp_path):
+    rows = rows_that_take(tmp_path, 1, 2, 3, 4, 5, 6, 7, 8)
+    assert execute.start_order(rows, workers=2) == rows[::-1]
