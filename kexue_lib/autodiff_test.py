@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kexue_lib.autodiff import gradient, hessian_vector_product, values_of
+from kexue_lib.autodiff import compiled, gradient, hessian_vector_product, values_of
 
 # Without compilation, PyTorch is itself, and JAX is slow and no other program.
 JIT_COMPILE = {"tensorflow": [False, True], "jax": [True], "torch": [False]}[keras.backend.backend()]
@@ -227,3 +227,19 @@ class TestValuesOf:
         one, two = keras.Variable(1.0), keras.Variable(1.0)
         with values_of([one, two], [10.0, 20.0]), values_of([two], [200.0]):
             assert (to_list(one), to_list(two)) == (10.0, 200.0)
+
+
+class TestCompiled:
+    def test_traces_once_for_each_set_of_shapes(self):
+        runs = []
+
+        def cube(x):
+            runs.append(tuple(x.shape))
+            return x**3
+
+        fast = compiled(cube)
+        for values in ([1.0, 2.0], [3.0, 4.0], [5.0]):
+            result = fast(ops.convert_to_tensor(values))
+            np.testing.assert_allclose(to_list(result), np.array(values) ** 3)
+        traced = [(2,), (1,)]
+        assert runs == ([(2,), (2,), (1,)] if keras.backend.backend() == "torch" else traced)

@@ -21,6 +21,8 @@ from typing import Any
 
 import numpy as np
 
+from kexue_lib.output import show
+
 MIME = "application/vnd.kexue.check+json"
 WORKING_DIGITS = 50  # sympy evaluates both sides with this many digits ...
 AGREEING_DIGITS = 35  # ... and they must share this many: the rest is room for cancellation
@@ -61,7 +63,8 @@ def identity(lhs: Any, rhs: Any, *, wrong: Any) -> None:
     ✓ sympy.sin(2 * x) = 2 * sympy.sin(x) * sympy.cos(x) · exact
     """
     sources = _argument_sources(inspect.currentframe().f_back, ("lhs", "rhs"))
-    _refuse_tautology(sources, lhs, rhs, wrong)
+    _refuse_tautology(sources, lhs, rhs)
+    _require_rival(wrong)
     left, right, rejected = _entries(lhs, rhs, wrong)
     points = list(_random_points(left + right + rejected))
     known = [[_value(entry, point) for entry in left] for point in points]
@@ -77,9 +80,8 @@ def identity(lhs: Any, rhs: Any, *, wrong: Any) -> None:
         refuted = not _all_equal(left, rejected)
     if not refuted:
         raise UselessCheck(f"the wrong variant passes as well, or has no value: {wrong}")
-    _show(
-        sources, "=", "exact" if exact else f"numerical, {AGREEING_DIGITS} digits at {compared} random points"
-    )
+    numerical = f"numerical, {AGREEING_DIGITS} digits at {compared} random points"
+    _report(sources, "=", "exact" if exact else numerical)
 
 
 def close(actual: Any, expected: Any, *, wrong: Any, rtol: float = 1e-10, atol: float = 0.0) -> None:
@@ -100,7 +102,8 @@ def close(actual: Any, expected: Any, *, wrong: Any, rtol: float = 1e-10, atol: 
     ✓ math.fsum([0.1] * 10) ≈ 1.0 · 16 digits
     """
     sources = _argument_sources(inspect.currentframe().f_back, ("actual", "expected"))
-    _refuse_tautology(sources, actual, expected, wrong)
+    _refuse_tautology(sources, actual, expected)
+    _require_rival(wrong)
     left, right, rejected = (_array(side) for side in (actual, expected, wrong))
     if left.size == 0:
         raise UselessCheck("there is nothing to compare: the arrays are empty")
@@ -110,7 +113,7 @@ def close(actual: Any, expected: Any, *, wrong: Any, rtol: float = 1e-10, atol: 
         raise UselessCheck(f"a wrong variant that is not finite is no rival: {wrong}")
     if _agree(left, rejected, rtol, atol):
         raise UselessCheck(f"the wrong variant passes as well: {wrong}")
-    _show(sources, "≈", _digits(left, right))
+    _report(sources, "≈", _digits(left, right))
 
 
 def at_most(smaller: Any, larger: Any, *, equality: tuple[Any, Any] | None = None) -> None:
@@ -132,7 +135,7 @@ def at_most(smaller: Any, larger: Any, *, equality: tuple[Any, Any] | None = Non
     ✓ np.sin(angle) ≤ angle · 5 points, equality attained
     """
     sources = _argument_sources(inspect.currentframe().f_back, ("smaller", "larger"))
-    _refuse_tautology(sources, smaller, larger, wrong=False)
+    _refuse_tautology(sources, smaller, larger)
     left, right = _array(smaller), _array(larger)
     if left.size == 0:
         raise UselessCheck("there is nothing to compare: the arrays are empty")
@@ -149,7 +152,7 @@ def at_most(smaller: Any, larger: Any, *, equality: tuple[Any, Any] | None = Non
     if equality is not None:
         _check_equality_case(equality, tiny=1e-12 * min(1.0, float(np.max(np.abs(right)))))
     attained = "" if equality is None else ", equality attained"
-    _show(sources, "≤", f"{left.size:,} points{attained}")
+    _report(sources, "≤", f"{left.size:,} points{attained}")
 
 
 def _check_equality_case(equality: tuple[Any, Any], tiny: float) -> None:
@@ -163,21 +166,14 @@ def _check_equality_case(equality: tuple[Any, Any], tiny: float) -> None:
 # --- what the reader sees --------------------------------------------------------------------------------
 
 
-def _show(sources: tuple[str, str], relation: str, method: str) -> None:
-    from IPython import get_ipython
-    from IPython.display import display
-
+def _report(sources: tuple[str, str], relation: str, method: str) -> None:
     statement = f"{_shorten(sources[0])} {relation} {_shorten(sources[1])}"
-    text = f"✓ {statement} · {method}"
-    if get_ipython() is None:
-        print(text)
-        return
     line = (
         '<div class="kexue-check" style="opacity:.85"><span style="color:#188038">✓</span> '
         f"<code>{html.escape(statement)}</code> · {html.escape(method)}</div>"
     )
     payload = {"statement": statement, "method": method}
-    display({"text/plain": text, "text/html": line, MIME: payload}, raw=True)
+    show(f"✓ {statement} · {method}", markup=line, facts={MIME: payload})
 
 
 def _two_sides(left_name: str, left: Any, right_name: str, right: Any, detail: str) -> str:
@@ -215,9 +211,12 @@ def _shorten(text: str, limit: int = 72) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
-def _refuse_tautology(sources: tuple[str, str], left: Any, right: Any, wrong: Any) -> None:
+def _require_rival(wrong: Any) -> None:
     if wrong is None:
         raise UselessCheck("wrong must be a plausible wrong variant, got None")
+
+
+def _refuse_tautology(sources: tuple[str, str], left: Any, right: Any) -> None:
     if sources[0] == sources[1] or _is_shared(left, right):
         raise UselessCheck(f"both sides are the same: {_shorten(sources[0])}")
 
@@ -241,7 +240,7 @@ def _array(value: Any) -> np.ndarray:
     if array.dtype.kind in "Oc":
         array = array.astype(complex)
         return array if np.any(array.imag != 0) else array.real
-    if array.dtype.kind not in "biufV":  # V: the bfloat16 of ml_dtypes
+    if array.dtype.kind not in "iufV":  # V: the bfloat16 of ml_dtypes
         raise UselessCheck(f"numbers are compared, got {value!r}")
     return array.astype(float)
 
@@ -321,9 +320,8 @@ def _random_value(symbol: Any, generator: np.random.Generator, smallest: bool) -
         integers = sorted(range(-9, 20), key=abs) if smallest else generator.permutation(np.arange(-9, 20))
         candidates = (sympy.Integer(int(value)) for value in integers)
     else:
-        size = sympy.Rational(int(generator.integers(211, 2411)), 997) * sympy.Integer(2) ** int(
-            generator.integers(-2, 3)
-        )
+        power_of_two = sympy.Integer(2) ** int(generator.integers(-2, 3))
+        size = sympy.Rational(int(generator.integers(211, 2411)), 997) * power_of_two
         phase = sympy.Rational(int(generator.integers(1, 997)), 997)
         signs = [1, -1] if generator.integers(2) else [-1, 1]
         turns = [] if symbol.is_real else [sign + sympy.I * phase for sign in signs]

@@ -259,9 +259,10 @@ class TestClose:
             checks.close(values[:], values, wrong=0)
         checks.at_most(values[:-1], values[1:])  # neighbours are two sides
 
-    def test_text_is_no_number(self):
+    @pytest.mark.parametrize("value", ["1.0", True, np.array([True, False])], ids=str)
+    def test_text_and_truth_are_no_numbers(self, value):
         with pytest.raises(UselessCheck, match="numbers are compared"):
-            checks.close("1.0", 1.0, wrong=2.0)
+            checks.close(value, 1.0, wrong=2.0)
 
     def test_the_same_list_twice(self):
         values = [1.0, 2.0]

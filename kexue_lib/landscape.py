@@ -122,7 +122,6 @@ def largest_hessian_eigenvalue(
     training: bool = True,
     iterations: int = 100,
     tolerance: float = 1e-3,
-    seed: int = 0,
 ) -> HessianEigenvalue:
     r"""Return the largest eigenvalue of the Hessian of the loss with respect to the trainable weights.
 
@@ -141,7 +140,6 @@ def largest_hessian_eigenvalue(
         iterations: give up after this many Hessian-vector products.
         tolerance: stop when the residual is below this fraction of the eigenvalue. Hessian-vector products in
             float32 are good for about 1e-5.
-        seed: of the random first vector.
 
     Raises:
         ValueError: if the model is not built and compiled or has nothing to train, or if `iterations` or
@@ -162,7 +160,8 @@ def largest_hessian_eigenvalue(
     tolerance = require_real("tolerance", tolerance, above=0)
     loss = _LossAtWeights(model, inputs, targets, training)
     weights = loss.present_weights()
-    first = np.random.default_rng(seed).normal(size=weights.size)
+    # Any vector will do that is not orthogonal to the eigenvector sought.
+    first = np.random.default_rng(0).normal(size=weights.size)
     return _lanczos(lambda vector: loss.hessian_product(weights, vector), first, iterations, tolerance)
 
 

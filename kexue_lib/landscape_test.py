@@ -113,7 +113,7 @@ class TestLargestHessianEigenvalue:
         for old, new in zip(before, all_values(network), strict=True):
             np.testing.assert_array_equal(old, new)
 
-    def test_same_seed_same_result(self, network, batch):
+    def test_twice_the_same_result(self, network, batch):
         assert largest_hessian_eigenvalue(network, *batch) == largest_hessian_eigenvalue(network, *batch)
 
     def test_sees_new_weights_new_loss_and_new_statistics(self, network, batch):

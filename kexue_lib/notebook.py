@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from kexue_lib.output import show
 from kexue_lib.validation import require
 
 METRICS_MIME = "application/vnd.kexue.metrics+json"
@@ -67,7 +68,8 @@ def record(**metrics: float) -> None:
         raise ValueError(f"metrics recorded twice: {', '.join(sorted(repeated))}")
     _recorded.update(values)
     lines = [f"{name} = {value:.10g}" for name, value in values.items()]
-    _display("\n".join(lines), "<pre>" + html.escape("\n".join(lines)) + "</pre>", {METRICS_MIME: values})
+    text = "\n".join(lines)
+    show(text, markup=f"<pre>{html.escape(text)}</pre>", facts={METRICS_MIME: values})
 
 
 def say(sentence: str) -> None:
@@ -76,7 +78,7 @@ def say(sentence: str) -> None:
     >>> say(f"The variance is {np.pi**2 / 12:.4f}.")
     The variance is 0.8225.
     """
-    _display(sentence, None, {"text/markdown": sentence})
+    show(sentence, facts={"text/markdown": sentence})
 
 
 def erratum(statement: str, problem: str, repair: str) -> None:
@@ -90,7 +92,7 @@ def erratum(statement: str, problem: str, repair: str) -> None:
     parts = f"**Erratum.** {statement}\n\n**Why it fails.** {problem}\n\n**What holds.** {repair}"
     text = "\n".join(f"> {line}".rstrip() for line in parts.split("\n"))
     payload = {"statement": statement, "problem": problem, "repair": repair}
-    _display(text, None, {"text/markdown": text, ERRATUM_MIME: payload})
+    show(text, facts={"text/markdown": text, ERRATUM_MIME: payload})
 
 
 def compare(rows: Sequence[tuple[str, str, Any]], *, data: str, profile: str) -> None:
@@ -119,7 +121,8 @@ def compare(rows: Sequence[tuple[str, str, Any]], *, data: str, profile: str) ->
     lines += [f"| {quantity} | {original} | {ours} |" for quantity, original, ours in shown]
     lines += ["", f"Data: {data} · profile: `{profile}` · device: {device()}"]
     payload = {"rows": shown, "data": data, "profile": profile, "device": device()}
-    _display("\n".join(lines), None, {"text/markdown": "\n".join(lines), COMPARISON_MIME: payload})
+    text = "\n".join(lines)
+    show(text, facts={"text/markdown": text, COMPARISON_MIME: payload})
 
 
 def offer(name: str, content: bytes, label: str) -> None:
@@ -139,7 +142,7 @@ def offer(name: str, content: bytes, label: str) -> None:
     address = f"data:{kind};base64,{base64.b64encode(content).decode()}"
     size = f"{max(1, round(len(content) / 1000))} kB"
     link = f'<a download="{html.escape(name)}" href="{address}">{html.escape(label)}</a> ({size})'
-    _display(f"{label}: {name}, {size}", link, {})
+    show(f"{label}: {name}, {size}", markup=link)
 
 
 def device() -> str:
@@ -157,21 +160,10 @@ def versions() -> None:
     if "keras" in sys.modules:  # Keras imports more than the backend that computes
         wanted.append(sys.modules["keras"].backend.backend())
     found = [f"{name} {sys.modules[name].__version__}" for name in wanted if name in sys.modules]
-    _display(" · ".join([f"Python {platform.python_version()}", *found, device()]), None, {})
+    show(" · ".join([f"Python {platform.python_version()}", *found, device()]))
 
 
 # --- helpers ---------------------------------------------------------------------------------------------
-
-
-def _display(text: str, markup: str | None, extra: dict) -> None:
-    from IPython import get_ipython
-    from IPython.display import display
-
-    if get_ipython() is None:
-        print(text)
-        return
-    bundle = {"text/plain": text, **({"text/html": markup} if markup else {}), **extra}
-    display(bundle, raw=True)
 
 
 def _finite_number(name: str, value: Any) -> float | int:

@@ -43,7 +43,7 @@ def test_interactive_figure_is_whole_without_a_kernel_or_a_script(shown):
     figure.frames = [go.Frame(name="later", data=[go.Scatter(x=[0, 1], y=[1, 0])])]
     poster, _ = plt.subplots()
     markup = shown(plotting.interactive, figure, poster, caption='a "caption"', alt="a & b")[0]["text/html"]
-    assert re.search(r'<img alt="a &amp; b" src="data:image/png;base64,', markup)
+    assert re.search(r'<img alt="a &amp; b" src="data:image/webp;base64,', markup)
     assert "<figcaption>a &quot;caption&quot;</figcaption>" in markup
     # A script element ends at the first "</script>": data must not contain one.
     source = re.search(r'<script type="application/json">(.*?)</script>', markup, re.DOTALL)[1]

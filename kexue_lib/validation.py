@@ -27,22 +27,29 @@ def require(condition: bool, name: str, value: object, wanted: str) -> None:
         raise ValueError(f"{name} must be {wanted}, got {value!r}")
 
 
-def require_real(name: str, value: object, *, above: float = -math.inf) -> float:
-    """Return `value` as a float if it is a finite real number greater than `above`; no bool, no text.
+def require_real(name: str, value: object, *, above: float = -math.inf, minimum: float = -math.inf) -> float:
+    """Return `value` as a float if it is a finite real number within its bounds; no bool, no text.
+
+    Args:
+        name: of the argument.
+        value: what the argument was.
+        above: a bound that the number must exceed.
+        minimum: a bound that it may attain.
 
     Raises:
-        ValueError: if it is not a number, not finite as a float, or not above the bound.
+        ValueError: if it is not a number, not finite as a float, or out of bounds.
 
-    >>> require_real("length", 2, above=0)
-    2.0
+    >>> require_real("length", 2, above=0), require_real("radius", 0, minimum=0)
+    (2.0, 0.0)
     """
-    wanted = "a finite number" if above == -math.inf else f"a finite number above {above:g}"
+    bounds = [(" above ", above), (" of at least ", minimum)]
+    wanted = "a finite number" + "".join(f"{word}{bound:g}" for word, bound in bounds if bound > -math.inf)
     is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
     try:
         number = float(value) if is_real else math.nan
     except OverflowError:  # a whole number too large for a float
         number = math.inf
-    require(math.isfinite(number) and number > above, name, value, wanted)
+    require(math.isfinite(number) and number > above and number >= minimum, name, value, wanted)
     return number
 
 

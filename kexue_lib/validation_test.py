@@ -12,6 +12,12 @@ def test_what_is_no_positive_number(value):
         require_real("length", value, above=0)
 
 
+@pytest.mark.parametrize("value", [math.nan, -math.inf, -1e-300, False], ids=str)
+def test_what_is_negative_or_no_number(value):
+    with pytest.raises(ValueError, match="radius must be a finite number of at least 0, got"):
+        require_real("radius", value, minimum=0)
+
+
 @pytest.mark.parametrize("value", [1.0, "1", True, None, 0, math.nan], ids=str)
 def test_what_is_no_count(value):
     with pytest.raises(ValueError, match="count must be a whole number of at least 1, got"):

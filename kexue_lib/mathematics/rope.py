@@ -235,8 +235,8 @@ def hanging(
     >>> [round(rope.tip_radius, 6) for rope in hanging(0.0, 1.0, angular_velocity=3.0, gravity=1.0)]
     [0.0, 0.149734, 0.987568]
     """
-    radius = _require_not_negative("radius", radius)
-    angular_velocity = _require_not_negative("angular_velocity", angular_velocity)
+    radius = require_real("radius", radius, minimum=0)
+    angular_velocity = require_real("angular_velocity", angular_velocity, minimum=0)
     length = require_real("length", length, above=0)
     gravity = require_real("gravity", gravity, above=0)
     fastest = np.sqrt(1000 * gravity / length)
@@ -365,9 +365,3 @@ def _series_at_tip(tip_radii: np.ndarray, rotation: float, heights: np.ndarray) 
             cosine * heights + fall_2 * heights**2,
         ]
     )
-
-
-def _require_not_negative(name: str, value: float) -> float:
-    value = require_real(name, value)
-    require(value >= 0, name, value, "at least 0")
-    return value
