@@ -1,9 +1,9 @@
 """Checks that a chapter makes after each equation: identity, close, at_most.
 
-A check compares two sides that came from different routes and must also reject a plausible wrong variant
-(`at_most`: attain its bound in a case of equality), so that a check which cannot fail is itself an error. A
-passed check shows one line; a failed one raises with both sides. Two spellings of one computation (x + 1 and
-1 + x) are still one route: no check sees that.
+A check compares two sides that came from different routes and must also reject a plausible wrong variant, so
+that a check which cannot fail is itself an error; `at_most` can be given a case of equality instead, in which
+its bound must be attained. A passed check shows one line; a failed one raises with both sides. Two spellings
+of one computation (x + 1 and 1 + x) are still one route: no check sees that.
 """
 
 import ast
@@ -42,10 +42,11 @@ class UselessCheck(ValueError):  # noqa: N818
 def identity(lhs: Any, rhs: Any, *, wrong: Any) -> None:
     """Check that two sympy expressions are equal for all values of their symbols.
 
-    Both sides are first evaluated to 50 digits at random points that are all their symbols are assumed to
-    be (sizes from 0.05 to 10, integers from -9 to 19, the first ones as small as they may be), which finds a
-    false statement at once; then sympy tries for a few seconds to prove that the difference vanishes. If it
-    cannot, the line says that the evidence is numerical.
+    Both sides are first evaluated to 50 digits at eight points that are all their symbols are assumed to be,
+    which finds a false statement at once: sizes from 0.05 to 10 (the first ones small, the second ones
+    large), all signs that the first three symbols can have, complex numbers on both sides of the real axis,
+    integers from -9 to 19. Then sympy tries for a few seconds to prove that the difference vanishes. If it
+    cannot, the line says that the evidence is numerical; it knows nothing of what happens between its points.
 
     Args:
         lhs: sympy expression or matrix, or what `sympy.sympify` makes one of.
@@ -70,6 +71,8 @@ def identity(lhs: Any, rhs: Any, *, wrong: Any) -> None:
     known = [[_value(entry, point) for entry in left] for point in points]
     compared, difference = _compare(known, right, points)
     exact = difference is None and _all_equal(left, right)
+    if not (exact or difference or any(points)):
+        difference = _difference_of_constants(left, right)
     # One point may be a pole of both sides, for the smallest values are among the points.
     if difference or not (exact or 0 < compared >= len(points) - 1):
         few = f"values to compare at {compared} of {len(points)} points"
@@ -80,7 +83,8 @@ def identity(lhs: Any, rhs: Any, *, wrong: Any) -> None:
         refuted = not _all_equal(left, rejected)
     if not refuted:
         raise UselessCheck(f"the wrong variant passes as well, or has no value: {wrong}")
-    numerical = f"numerical, {AGREEING_DIGITS} digits at {compared} random points"
+    where = f" at {compared} random points" if any(points) else ""
+    numerical = f"numerical, {AGREEING_DIGITS} digits{where}"
     _report(sources, "=", "exact" if exact else numerical)
 
 
@@ -91,6 +95,7 @@ def close(actual: Any, expected: Any, *, wrong: Any, rtol: float = 1e-10, atol: 
         actual: a number, array or tensor.
         expected: the same shape (or a single number), obtained by a different route.
         wrong: a plausible wrong variant of `expected`, which must be rejected.
+            Everything is compared in float64, whole numbers too.
         rtol: relative tolerance; float64 closed forms keep the default, float32 models use 1e-5.
         atol: absolute tolerance, for values that should vanish.
 
@@ -122,17 +127,18 @@ def at_most(smaller: Any, larger: Any, *, equality: tuple[Any, Any] | None = Non
     Args:
         smaller: a number, array or tensor.
         larger: the same shape, or a single number.
-        equality: both sides in a case where the bound is attained, which must agree to nine digits:
-            a bound that is sharp somewhere cannot be off by a factor. Compute them by the same formulas.
+        equality: both sides in a case where the bound is attained, which must agree to nine digits: a bound
+            that is sharp somewhere, and not at zero, cannot be off by a factor. Compute them by the same
+            formulas. Without it the line only says that the bound was not violated.
 
     Raises:
         CheckFailed: if the inequality is violated, a side is not finite, or the equality case is none.
         UselessCheck: if the two sides are equal everywhere (that is `close`), the same array, complex, or of
-            different shapes.
+            different shapes, or if both sides of the equality case are the same piece of code.
 
-    >>> angle = np.linspace(0, 1, 5)
-    >>> at_most(np.sin(angle), angle, equality=(np.sin(0.0), 0.0))
-    ✓ np.sin(angle) ≤ angle · 5 points, equality attained
+    >>> x = np.linspace(0.5, 2, 7)
+    >>> at_most(np.log(x), x / np.e, equality=(np.log(np.e), np.e / np.e))
+    ✓ np.log(x) ≤ x / np.e · 7 points, equality attained
     """
     sources = _argument_sources(inspect.currentframe().f_back, ("smaller", "larger"))
     _refuse_tautology(sources, smaller, larger)
@@ -149,18 +155,31 @@ def at_most(smaller: Any, larger: Any, *, equality: tuple[Any, Any] | None = Non
         raise CheckFailed(_two_sides("smaller", left, "larger", right, _largest_violation(left, right)))
     if np.all(np.abs(left - right) <= slack):
         raise UselessCheck("both sides are equal everywhere: state it with close")
+    attained = ""
     if equality is not None:
-        _check_equality_case(equality, tiny=1e-12 * min(1.0, float(np.max(np.abs(right)))))
-    attained = "" if equality is None else ", equality attained"
+        _refuse_one_spelling(_call_node(inspect.currentframe().f_back))
+        tiny = 1e-12 * min(1.0, float(np.max(np.abs(right))))
+        attained = f", equality {_check_equality_case(equality, tiny)}"
     _report(sources, "≤", f"{left.size:,} points{attained}")
 
 
-def _check_equality_case(equality: tuple[Any, Any], tiny: float) -> None:
+def _check_equality_case(equality: tuple[Any, Any], tiny: float) -> str:
     if len(equality) != 2 or _is_shared(*equality) or _array(equality[0]).size == 0:
         raise UselessCheck("equality must hold both sides of the bound, computed apart, in one case")
-    smaller, larger = equality
-    if not _agree(_array(smaller), _array(larger), 1e-9, tiny):
+    smaller, larger = (_array(side) for side in equality)
+    if not _agree(smaller, larger, 1e-9, tiny):
         raise CheckFailed(_two_sides("smaller", smaller, "larger", larger, "no case of equality"))
+    # Nothing is told of a factor where both sides vanish.
+    return "attained" if np.any(np.abs(larger) > tiny) else "at zero"
+
+
+def _refuse_one_spelling(call: ast.Call | None) -> None:
+    """Refuse `equality=(f(x), f(x))`."""
+    for keyword in call.keywords if call else []:
+        if keyword.arg == "equality" and isinstance(keyword.value, ast.Tuple):
+            spellings = [ast.unparse(side) for side in keyword.value.elts]
+            if len(set(spellings)) < len(spellings):
+                raise UselessCheck(f"both sides of the equality case are {spellings[0]}")
 
 
 # --- what the reader sees --------------------------------------------------------------------------------
@@ -305,11 +324,17 @@ def _random_points(expressions: list) -> Iterator[dict]:
     symbols = sorted(set().union(*(e.free_symbols for e in expressions)), key=str)
     generator = np.random.default_rng(20190218)
     for number in range(RANDOM_POINTS if symbols else 1):
-        yield {symbol: _random_value(symbol, generator, smallest=number == 0) for symbol in symbols}
+        yield {
+            symbol: _random_value(symbol, generator, number, place) for place, symbol in enumerate(symbols)
+        }
 
 
-def _random_value(symbol: Any, generator: np.random.Generator, smallest: bool) -> Any:
-    """Return a number with all properties that `symbol` is assumed to have."""
+def _random_value(symbol: Any, generator: np.random.Generator, number: int, place: int) -> Any:
+    """Return a number with all properties that `symbol`, the `place`-th, is assumed to have.
+
+    Point `number` 0 is small and 1 is large; the binary digits of `number` are the signs of three symbols, so
+    that eight points have all their combinations.
+    """
     import sympy
 
     def allowed(value: Any) -> bool:
@@ -317,13 +342,16 @@ def _random_value(symbol: Any, generator: np.random.Generator, smallest: bool) -
         return all(getattr(value, f"is_{fact}", truth) in (truth, None) for fact, truth in facts)
 
     if symbol.is_integer:
-        integers = sorted(range(-9, 20), key=abs) if smallest else generator.permutation(np.arange(-9, 20))
+        integers = sorted(range(-9, 20), key=abs) if number == 0 else generator.permutation(np.arange(-9, 20))
         candidates = (sympy.Integer(int(value)) for value in integers)
     else:
         power_of_two = sympy.Integer(2) ** int(generator.integers(-2, 3))
         size = sympy.Rational(int(generator.integers(211, 2411)), 997) * power_of_two
-        phase = sympy.Rational(int(generator.integers(1, 997)), 997)
-        signs = [1, -1] if generator.integers(2) else [-1, 1]
+        if number < 2:  # not alike for all symbols, or a - b would vanish
+            size = sympy.Rational((53 + 2 * place, 9643 - 14 * place)[number], 997)
+        phase = sympy.Rational(int(generator.integers(1, 997)), 997) * (-1) ** int(generator.integers(2))
+        positive = number >> place & 1 if place < 3 else generator.integers(2)
+        signs = [1, -1] if positive else [-1, 1]
         turns = [] if symbol.is_real else [sign + sympy.I * phase for sign in signs]
         candidates = (size * turn for turn in [*turns, *signs, sympy.I * phase])
     found = next((value for value in candidates if allowed(value)), None)
@@ -364,6 +392,17 @@ def _compare(known: list[list], right: list, points: list[dict]) -> tuple[int, s
                 return compared, _counter_example(point, one, other)
         compared += None not in row + values
     return compared, None
+
+
+def _difference_of_constants(left: list, right: list) -> str | None:
+    """Return whether what is left of the difference of two constants has digits of its own, in words."""
+    import sympy
+
+    for one, other in zip(left, right, strict=True):
+        rest = _value(one - other, {})
+        if rest is not None and _differ(rest, sympy.Integer(0)):
+            return f"the sides differ by {rest.n(3)}"
+    return None
 
 
 def _counter_example(point: dict, left: Any, right: Any) -> str:

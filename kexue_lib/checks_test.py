@@ -2,6 +2,7 @@
 
 import gc
 import math
+import signal
 import time
 
 import numpy as np
@@ -48,6 +49,50 @@ class TestIdentity:
         almost = sympy.exp(sympy.pi * sympy.sqrt(163))  # an integer to 30 digits, and yet none
         with pytest.raises(CheckFailed):
             checks.identity(almost, sympy.Integer(262537412640768744), wrong=sympy.Integer(1))
+
+    z = sympy.Symbol("z")
+    m = sympy.Symbol("m", imaginary=True)
+
+    @pytest.mark.parametrize(
+        ("lhs", "rhs"),
+        [
+            (sympy.sqrt(-z), -sympy.I * sympy.sqrt(z)),
+            (sympy.log(-z), sympy.log(z) - sympy.I * sympy.pi),
+            (sympy.sqrt(m**2), m),
+            (sympy.arg(z), sympy.acos(sympy.re(z) / sympy.Abs(z))),
+        ],
+        ids=str,
+    )
+    def test_true_on_one_side_of_the_real_axis_only(self, lhs, rhs):
+        with pytest.raises(CheckFailed, match="the sides differ"):
+            checks.identity(lhs, rhs, wrong=rhs + 1)
+
+    def test_true_in_all_octants_but_one(self):
+        a, b, c = sympy.symbols("a b c", real=True)
+        dent = sympy.prod([sympy.Max(-symbol, 0) for symbol in (a, b, c)])
+        with pytest.raises(CheckFailed, match="the sides differ"):
+            checks.identity(dent + a, a, wrong=b)
+
+    def test_constants_that_share_digits(self, capsys):
+        with pytest.raises(CheckFailed, match=r"the sides differ by -7\.44E-44"):
+            checks.identity(sympy.tanh(50), 1, wrong=0)
+        checks.identity(sympy.zeta(2, 1), sympy.pi**2 / 6, wrong=sympy.pi / 6)
+
+    def test_a_useless_wrong_matrix(self):
+        rhs = sympy.Matrix([x**2 + x, x])
+        with pytest.raises(UselessCheck, match="passes as well"):
+            checks.identity(sympy.Matrix([(x + 1) * x, x]), rhs, wrong=sympy.Matrix([x * (1 + x), x]))
+
+    def test_half_a_proof_is_none(self):
+        f = sympy.Function("f")
+        with pytest.raises(CheckFailed, match="could not be shown equal"):
+            checks.identity(sympy.Matrix([f(x), x]), sympy.Matrix([f(2 * x), x]), wrong=sympy.eye(2)[:, 0])
+
+    def test_one_pole_is_forgiven(self, monkeypatch, capsys):
+        monkeypatch.setattr(checks, "_vanishes", lambda difference: False)
+        k = sympy.Symbol("k", integer=True, nonnegative=True)
+        checks.identity((k + 1) / k, 1 + 1 / k, wrong=1 / k)
+        assert "at 7 random points" in capsys.readouterr().out
 
     def test_assumptions_of_symbols_are_respected(self):
         checks.identity(sympy.cos(sympy.pi * n), (-1) ** n, wrong=(-1) ** (n + 1))
@@ -264,6 +309,22 @@ class TestClose:
         with pytest.raises(UselessCheck, match="numbers are compared"):
             checks.close(value, 1.0, wrong=2.0)
 
+    def test_one_complex_element_is_enough(self):
+        with pytest.raises(CheckFailed):
+            checks.close([1 + 2j, 1], [1, 1], wrong=0)
+
+    def test_keywords_are_sources_too(self):
+        with pytest.raises(UselessCheck, match=r"both sides are the same: math\.sqrt\(2\)"):
+            checks.close(actual=math.sqrt(2), expected=math.sqrt(2), wrong=0)
+
+    def test_a_transpose_is_another_side(self):
+        symmetric = np.array([[1.0, 2.0], [2.0, 1.0]])
+        checks.close(symmetric.T, symmetric, wrong=np.eye(2))
+
+    def test_tolerance_is_relative_to_what_is_expected(self):
+        with pytest.raises(CheckFailed):
+            checks.close(1.9, 1.0, wrong=7.0, rtol=0.5)
+
     def test_the_same_list_twice(self):
         values = [1.0, 2.0]
         with pytest.raises(UselessCheck, match="both sides are the same"):
@@ -337,7 +398,15 @@ class TestAtMost:
         with pytest.raises(CheckFailed, match="no case of equality"):
             checks.at_most(1.0, 2.0, equality=(1.0, np.inf))
 
-    @pytest.mark.parametrize("case", [(1.0, 1 + 1e-6), (1e-9, 9e-8)])
+    def test_equality_case_of_one_spelling(self):
+        with pytest.raises(UselessCheck, match=r"both sides of the equality case are np\.sin\(0\.3\)"):
+            checks.at_most(np.sin(self.grid), 5.0, equality=(np.sin(0.3), np.sin(0.3)))
+
+    def test_equality_at_zero_is_said(self, capsys):
+        checks.at_most(self.grid**2, 7 * self.grid**2, equality=(0.0**2, 7 * 0.0**2))
+        assert capsys.readouterr().out.endswith("equality at zero\n")
+
+    @pytest.mark.parametrize("case", [(1.0, 1 + 1e-8), (1e-9, 9e-8)])
     def test_equality_case_agrees_to_nine_digits(self, case):
         with pytest.raises(CheckFailed, match="no case of equality"):
             checks.at_most(1.0, 2.0, equality=case)
@@ -362,6 +431,8 @@ class TestTimeLimit:
             Slow()
             time.sleep(3)
 
+        before = signal.getsignal(signal.SIGALRM)
         with pytest.raises(TimeoutError), checks._time_limit(0.1):
             work()
         assert gc.isenabled()
+        assert signal.getsignal(signal.SIGALRM) is before

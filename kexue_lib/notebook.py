@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from kexue_lib.output import show
-from kexue_lib.validation import require
+from kexue_lib.validation import require, require_real
 
 METRICS_MIME = "application/vnd.kexue.metrics+json"
 ERRATUM_MIME = "application/vnd.kexue.erratum+json"
@@ -61,6 +61,10 @@ def record(**metrics: float) -> None:
 
     Raises:
         ValueError: if a value is not one finite number, or its name was recorded before.
+
+    >>> record(steps=206, loss=np.float32(0.5))
+    steps = 206
+    loss = 0.5
     """
     values = {name: _finite_number(name, value) for name, value in metrics.items()}
     repeated = _recorded.intersection(values)
@@ -88,7 +92,19 @@ def erratum(statement: str, problem: str, repair: str) -> None:
         statement: the claim of the original, in our words; Markdown with $…$.
         problem: the counter-example or the step that fails.
         repair: the statement that holds, which the cells around have checked.
+
+    Raises:
+        ValueError: if one of the three is empty.
+
+    >>> erratum("All primes are odd.", "2 is prime.", "All but one are.")
+    > **Erratum.** All primes are odd.
+    >
+    > **Why it fails.** 2 is prime.
+    >
+    > **What holds.** All but one are.
     """
+    for name, part in (("statement", statement), ("problem", problem), ("repair", repair)):
+        require(bool(part.strip()), name, part, "a sentence")
     parts = f"**Erratum.** {statement}\n\n**Why it fails.** {problem}\n\n**What holds.** {repair}"
     text = "\n".join(f"> {line}".rstrip() for line in parts.split("\n"))
     payload = {"statement": statement, "problem": problem, "repair": repair}
@@ -112,11 +128,12 @@ def compare(rows: Sequence[tuple[str, str, Any]], *, data: str, profile: str) ->
     | variance | 0.1107 | 0.110661 |
     ...
     """
+    rows = list(rows)
     if not rows or any(isinstance(row, str) or len(row) != 3 for row in rows):
         raise ValueError(f"rows must be (quantity, original, ours), at least one; got {rows!r}")
     shown = [(quantity, str(original), _number_text(ours)) for quantity, original, ours in rows]
-    # A bare bar would end its cell.
-    shown = [tuple(cell.replace("|", r"\|") for cell in row) for row in shown]
+    # A bare bar would end its cell, a line break its row.
+    shown = [tuple(cell.replace("|", r"\|").replace("\n", " ") for cell in row) for row in shown]
     lines = ["| quantity | original | here |", "|---|---|---|"]
     lines += [f"| {quantity} | {original} | {ours} |" for quantity, original, ours in shown]
     lines += ["", f"Data: {data} · profile: `{profile}` · device: {device()}"]
@@ -170,14 +187,15 @@ def _finite_number(name: str, value: Any) -> float | int:
     if hasattr(value, "detach"):  # torch: NumPy refuses tensors that carry a gradient
         value = value.detach().cpu()
     array = np.asarray(value)
-    is_real = array.dtype.kind in "iuf" or (array.dtype == object and isinstance(value, numbers.Real))
-    if array.size != 1 or not is_real or not math.isfinite(array.item()):
-        raise ValueError(f"{name} must be one finite number, got {value!r}")
-    return array.item() if array.dtype.kind != "O" else float(array.item())
+    if array.size == 1 and array.dtype.kind in "iuf" and math.isfinite(array.item()):
+        return array.item()
+    if isinstance(value, numbers.Real) and array.dtype == object:  # a fraction, or a very large whole number
+        return require_real(name, value)
+    raise ValueError(f"{name} must be one finite number, got {value!r}")
 
 
 def _number_text(value: Any) -> str:
-    if isinstance(value, str | numbers.Integral):
+    if isinstance(value, str) or (isinstance(value, numbers.Integral) and not isinstance(value, bool)):
         return str(value)
     return f"{_finite_number('ours', value):.6g}"
 

@@ -13,17 +13,17 @@ def nothing_recorded(monkeypatch):
 
 class TestRecord:
     def test_numbers_travel_as_json(self, shown):
-        bundle = shown(notebook.record, steps=5165, rate=np.float32(0.5), one=np.array([2.0]))[0]
+        bundle = shown(notebook.record, steps=5165, rate=1 / 3, one=np.array([2.0]))[0]
         assert json.loads(json.dumps(bundle[notebook.METRICS_MIME])) == {
             "steps": 5165,
-            "rate": 0.5,
+            "rate": 1 / 3,
             "one": 2.0,
         }
-        assert bundle["text/plain"] == "steps = 5165\nrate = 0.5\none = 2"
+        assert bundle["text/plain"] == "steps = 5165\nrate = 0.3333333333\none = 2"
 
-    @pytest.mark.parametrize("bad", [float("nan"), np.inf, "0.5", None, True, [1, 2], 1j])
+    @pytest.mark.parametrize("bad", [float("nan"), np.inf, "0.5", None, True, [1, 2], 1j, 10**400])
     def test_anything_but_one_finite_number_is_refused(self, shown, bad):
-        with pytest.raises(ValueError, match="loss must be one finite number"):
+        with pytest.raises(ValueError, match=r"loss must be (one|a) finite number"):
             shown(notebook.record, loss=bad)
 
     def test_a_name_is_recorded_once(self, shown):
@@ -64,18 +64,27 @@ def test_seed_out_of_range(bad):
 
 def test_erratum_shows_and_carries_its_three_parts(shown):
     bundle = shown(notebook.erratum, "a claim", "a counter-example", "a repair")[0]
-    assert bundle[notebook.ERRATUM_MIME]["repair"] == "a repair"
+    assert bundle[notebook.ERRATUM_MIME] == {
+        "statement": "a claim",
+        "problem": "a counter-example",
+        "repair": "a repair",
+    }
     assert bundle["text/markdown"].startswith("> **Erratum.** a claim\n>\n> **Why it fails.** a counter")
 
 
 def test_compare_shows_a_table_with_data_profile_and_device(shown):
     rows = [("steps", "–", 5165), ("variance", "0.110661", 0.11066147786855)]
-    bundle = shown(notebook.compare, rows, data="none", profile="cpu")[0]
+    bundle = shown(notebook.compare, iter(rows), data="nothing", profile="cpu")[0]
     assert "| variance | 0.110661 | 0.110661 |" in bundle["text/markdown"]
     assert "| steps | – | 5165 |" in bundle["text/markdown"]
-    assert bundle[notebook.COMPARISON_MIME]["device"] == notebook.device()
+    assert bundle[notebook.COMPARISON_MIME] == {
+        "rows": [("steps", "–", "5165"), ("variance", "0.110661", "0.110661")],
+        "data": "nothing",
+        "profile": "cpu",
+        "device": notebook.device(),
+    }
     last = bundle["text/markdown"].splitlines()[-1]
-    assert last == f"Data: none · profile: `cpu` · device: {notebook.device()}"
+    assert last == f"Data: nothing · profile: `cpu` · device: {notebook.device()}"
 
 
 @pytest.mark.parametrize("rows", [[], [("steps", 3)], ["abc"]])
@@ -84,7 +93,7 @@ def test_compare_wants_three_entries_a_row(rows):
         notebook.compare(rows, data="none", profile="cpu")
 
 
-@pytest.mark.parametrize("bad", [float("nan"), np.array([1.0, 2.0]), None, 1j])
+@pytest.mark.parametrize("bad", [float("nan"), np.array([1.0, 2.0]), None, 1j, True])
 def test_compare_refuses_what_is_no_number(bad):
     with pytest.raises(ValueError, match="ours must be one finite number"):
         notebook.compare([("steps", "–", bad)], data="none", profile="cpu")
@@ -93,6 +102,26 @@ def test_compare_refuses_what_is_no_number(bad):
 def test_a_bar_does_not_end_a_cell_of_the_table(shown):
     bundle = shown(notebook.compare, [("$|H|$", "–", 1)], data="none", profile="cpu")[0]
     assert "| $\\|H\\|$ | – | 1 |" in bundle["text/markdown"]
+
+
+def test_a_line_break_does_not_end_a_row_of_the_table(shown):
+    bundle = shown(notebook.compare, [("a\nb", "–", 1)], data="none", profile="cpu")[0]
+    assert "| a b | – | 1 |" in bundle["text/markdown"]
+
+
+@pytest.mark.parametrize("parts", [("", "b", "c"), ("a", " ", "c"), ("a", "b", "")])
+def test_an_erratum_has_three_parts(parts):
+    with pytest.raises(ValueError, match="must be a sentence"):
+        notebook.erratum(*parts)
+
+
+def test_say_shows_markdown(shown):
+    assert shown(notebook.say, "**3**")[0]["text/markdown"] == "**3**"
+
+
+def test_device_has_a_name_once_keras_is_there():
+    pytest.importorskip("keras")
+    assert notebook.device()
 
 
 def test_an_erratum_of_two_paragraphs_stays_in_its_quote(shown):

@@ -140,6 +140,20 @@ class BlocksGradient(Scale):
 
 
 @registered
+class BlocksGradientKeepsStatistics(BlocksGradient):
+    """What changes in a step is no trainable weight."""
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        self.steps = self.add_weight(shape=(), initializer="zeros", trainable=False, name="steps")
+
+    def call(self, inputs, training=False):
+        if training:
+            self.steps.assign(self.steps + 1)
+        return super().call(inputs)
+
+
+@registered
 class InfiniteLoss(Scale):
     def call(self, inputs, training=False):
         return super().call(inputs) / (0.0 if training else 1.0)
@@ -228,6 +242,7 @@ class TestLayersThatKeepTheContract:
         (AlwaysFloat32, "^precision: with policy mixed_float16 the output has dtype float32"),
         (OverflowsInHalf, "^precision: with policy mixed_float16 the output is not finite"),
         (BlocksGradient, "^training: a step with jit_compile=False changes no trainable weight"),
+        (BlocksGradientKeepsStatistics, "^training: a step .* changes no trainable weight"),
         (InfiniteLoss, "^training: the loss is"),
         (InfiniteGradient, "^training: weights are not finite"),
         (ForgetsState, "^saving: the loaded model gives another result"),

@@ -191,6 +191,14 @@ class TestMnist:
         with pytest.raises(DataError, match="nowhere', which is no folder"):
             mnist()
 
+    def test_what_cannot_be_read(self, tmp_path):
+        with pytest.raises(DataError, match="cannot be read"):
+            files.check_digest(tmp_path, images.MNIST)
+
+    def test_a_folder_is_no_file(self, data_folder):
+        (data_folder / images.MNIST.path).mkdir()
+        assert mnist().is_stand_in
+
     def test_unknown_profile(self):
         with pytest.raises(ValueError, match="profile must be 'cpu' or 'gpu', got 'tpu'"):
             mnist("tpu")
@@ -198,6 +206,7 @@ class TestMnist:
 
 class TestDownload:
     def test_only_when_allowed(self, server, tmp_path, monkeypatch):
+        monkeypatch.setenv("KEXUE_DOWNLOAD", "0")
         assert mnist().is_stand_in
         assert cached_files(tmp_path) == []
         monkeypatch.setenv("KEXUE_DOWNLOAD", "1")
@@ -215,6 +224,12 @@ class TestDownload:
         download_all()
         assert cached_files(tmp_path) == [tmp_path / "cache/mnist/mnist.npz"]
         assert capsys.readouterr().out.count("mnist/mnist.npz: ") == 2
+
+    def test_a_damaged_cache_is_not_blessed(self, server, tmp_path):
+        download_all()
+        (tmp_path / "cache/mnist/mnist.npz").write_bytes(b"junk")
+        with pytest.raises(DataError, match="is damaged or another file"):
+            download_all()
 
     def test_wrong_digest_keeps_nothing(self, server, tmp_path, monkeypatch):
         monkeypatch.setenv("KEXUE_DOWNLOAD", "1")
@@ -334,12 +349,8 @@ class TestDataset:
         test_labels=np.zeros(1),
     )
 
-    def test_show(self, monkeypatch):
-        shown = []
-        monkeypatch.setattr("IPython.display.display", lambda bundle, raw: shown.append((bundle, raw)))
-        self.DATA.show()
-        ((bundle, raw),) = shown
-        assert raw
+    def test_show(self, shown):
+        (bundle,) = shown(self.DATA.show)
         assert bundle["text/plain"] == "Stand-in data: <dots>. Source: a folder. Licence: none."
         assert bundle["text/html"].startswith('<p class="kexue-data">Stand-in data: &lt;dots&gt;.')
         assert bundle[MIME_TYPE] == {

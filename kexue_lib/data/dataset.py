@@ -5,6 +5,8 @@ from html import escape
 
 import numpy as np
 
+from kexue_lib.output import show
+
 MIME_TYPE = "application/vnd.kexue.data+json"
 
 
@@ -26,19 +28,11 @@ class Dataset:
 
     def show(self) -> None:
         """Display one line with name, source and licence, and record the same in the notebook."""
-        from IPython.display import display
-
-        display(self._mime_bundle(), raw=True)
-
-    def _mime_bundle(self) -> dict[str, object]:
         kind = "Stand-in data" if self.is_stand_in else "Data"
         text = f"{kind}: {self.name}. Source: {self.source}. Licence: {self.licence}."
         record = {field.name: getattr(self, field.name) for field in fields(Dataset)}
-        return {
-            "text/plain": text,
-            "text/html": f'<p class="kexue-data">{escape(text)}</p>',
-            MIME_TYPE: {**record, "sizes": self._sizes()},
-        }
+        facts = {MIME_TYPE: {**record, "sizes": self._sizes()}}
+        show(text, markup=f'<p class="kexue-data">{escape(text)}</p>', facts=facts)
 
     def _sizes(self) -> dict[str, list[int]]:
         values = {field.name: getattr(self, field.name) for field in fields(self)}

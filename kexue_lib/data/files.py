@@ -33,11 +33,6 @@ class DataError(OSError):
     """A data file is missing, damaged, or cannot be stored; the message says which and what to do."""
 
 
-def is_dry_run() -> bool:
-    """Return whether loaders are to generate a few arrays and touch no file."""
-    return os.environ.get("KEXUE_DRY_RUN") == "1"
-
-
 def cache_folder() -> Path:
     """Return the folder of downloaded files: the user's cache directory of the operating system."""
     import pooch

@@ -12,9 +12,9 @@ from kexue_lib.data.files import (
     how_to_get,
     in_cache,
     in_data_folder,
-    is_dry_run,
 )
 from kexue_lib.data.idx import read_idx
+from kexue_lib.notebook import dry_run
 from kexue_lib.validation import require
 
 MNIST = RemoteFile(
@@ -38,7 +38,7 @@ def digits() -> LabelledImages:
 
     Source: Alpaydin and Kaynak, "Optical recognition of handwritten digits", UCI Machine Learning Repository.
     """
-    if is_dry_run():
+    if dry_run():
         return _generated("digits", size=8)
     images, labels = _all_digits()
     return LabelledImages(
@@ -67,7 +67,7 @@ def mnist(profile: str = "cpu") -> LabelledImages:
     Source: LeCun, Bottou, Bengio, Haffner, "Gradient-based learning applied to document recognition", 1998.
     """
     require(profile in ("cpu", "gpu"), "profile", profile, "'cpu' or 'gpu'")
-    if is_dry_run():
+    if dry_run():
         return _generated("MNIST", size=28)
     if file := in_data_folder(MNIST.path):
         return _whole_mnist(file)

@@ -100,7 +100,7 @@ def hutchinson_trace(matvec: MatrixVectorProduct, dimension: int, probes: int, s
         the mean over the probes and its standard error.
 
     Raises:
-        ValueError: if a number is too small or `matvec` returns another shape.
+        ValueError: if a number is too small or `matvec` returns another shape or what is not finite.
 
     >>> hutchinson_trace(lambda z: np.array([1, 2, 3]) * z, dimension=3, probes=4, seed=0)
     Estimate(value=6.0, standard_error=0.0)
@@ -133,7 +133,7 @@ def logdet_series(
         terms: how many terms, at least 1; the spectral radius of J must be below 1 (or J nilpotent).
         dimension: k; needed for, and only for, an `operator` that is a function.
         probes: number of random vectors, at least 2, or None for exact traces.
-        seed: of the random vectors.
+        seed: of the random vectors, where there are any.
 
     Returns:
         the value, shape (...), and its standard error.
@@ -177,6 +177,8 @@ def _apply(matvec: MatrixVectorProduct, vector: np.ndarray) -> np.ndarray:
     product = np.asarray(matvec(vector))
     wanted = f"a function that returns shape {vector.shape}"
     require(product.shape == vector.shape, "matvec", product.shape, wanted)
+    is_finite = product.dtype.kind in "biufc" and bool(np.isfinite(product).all())
+    require(is_finite, "matvec", product, "a function that returns finite numbers")
     return product
 
 

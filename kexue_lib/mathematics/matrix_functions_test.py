@@ -119,8 +119,14 @@ def test_logdet_from_products_alone():
     assert by_columns.standard_error == 0
     drawn = logdet_series(0.3 * FIVE, 7, probes=4000, seed=1)
     assert drawn == logdet_series(lambda vector: 0.3 * FIVE @ vector, 7, dimension=5, probes=4000, seed=1)
+    assert drawn.value != logdet_series(0.3 * FIVE, 7, probes=4000, seed=2).value
     assert 0 < drawn.standard_error < 0.02
     assert abs(drawn.value - exact.value) < 4 * drawn.standard_error
+
+
+def test_logdet_of_a_complex_operator():
+    value, _ = logdet_series(lambda vector: 0.5j * vector, 60, dimension=2)
+    assert value == pytest.approx(2 * np.log(1 + 0.5j), rel=1e-14)
 
 
 def test_logdet_of_a_complex_matrix():
@@ -173,6 +179,9 @@ def test_two_probes_give_the_sample_standard_error():
         (lambda: expm_series([[np.nan]], 5), r"matrix must be finite, got \[\[nan\]\]"),
         (lambda: logm_series([[np.inf]], 5), "matrix must be finite"),
         (lambda: expm_series([["one"]], 5), "matrix must be numeric"),
+        (lambda: expm_series(np.array([[object()]]), 5), "matrix must be numeric"),
+        (lambda: hutchinson_trace(lambda v: [np.nan, 1.0], 2, 3, 0), "matvec must be .* finite numbers"),
+        (lambda: hutchinson_trace(lambda v: ["a", "b"], 2, 3, 0), "matvec must be .* finite numbers"),
         (lambda: expm_series(ONE_TO_FOUR, 0), "terms must be a whole number of at least 1, got 0"),
         (lambda: logm_series(ONE_TO_FOUR, 2.5), "terms must be a whole number of at least 1, got 2.5"),
         (lambda: logdet_series(ONE_TO_FOUR, 0), "terms must be"),

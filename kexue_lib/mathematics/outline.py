@@ -91,7 +91,12 @@ class Outline:
         return self.point(*direction)[1], np.arctan2(-dx, dy)
 
     def perimeter_point(self, distance: np.ndarray) -> np.ndarray:
-        """Points of the whole curve, shape `distance.shape + (2,)`, counter-clockwise from (a, 0)."""
+        """Points of the whole curve, shape `distance.shape + (2,)`, counter-clockwise from (a, 0).
+
+        Raises:
+            ValueError: if a distance, positive or negative, is not finite.
+        """
+        require(bool(np.isfinite(distance).all()), "distance", distance, "finite")
         quarter, remainder = np.divmod(np.asarray(distance, float), self.quarter_length)
         quarter = quarter.astype(int) % 4
         arc_length = np.where(quarter % 2 == 0, remainder, self.quarter_length - remainder)
@@ -197,6 +202,7 @@ def smooth_step(u: np.ndarray) -> np.ndarray:
 
 
 def smooth_step_slope(u: np.ndarray) -> np.ndarray:
+    """The derivative of `smooth_step`."""
     return 30 * (u * (1 - u)) ** 2
 
 

@@ -16,7 +16,7 @@ def test_quarter_of_an_ellipse(ratio, expected):
     assert quarter == pytest.approx(ratio * ellipe(1 - ratio**-2), rel=1e-14)
 
 
-@pytest.mark.parametrize("exponent", [1.1, 1.5, 2, 2.5, 4, 20])
+@pytest.mark.parametrize("exponent", [1.01, 1.1, 1.5, 2, 2.5, 4, 20, 50])
 def test_area_of_a_superellipse(exponent):
     exact = 4 * 2 * 1.5 * gamma(1 + 1 / exponent) ** 2 / gamma(1 + 2 / exponent)
     assert superellipse(2, 1.5, exponent).area == pytest.approx(exact, rel=1e-13)
@@ -127,6 +127,10 @@ def test_scaled_outline():
         (lambda: superellipse(2, 1, 1), "exponent must be a finite number above 1, got 1"),
         (lambda: from_support([]), "coefficients must be a non-empty list of numbers"),
         (lambda: from_support([1, np.inf]), "coefficients must be finite"),
+        (lambda: from_support([[1.0]]), "coefficients must be a non-empty list of numbers"),
+        (lambda: from_support([1, 1 / 3]), "coefficients must be such that"),
+        (lambda: ellipse(2, 1).half_width(-0.1), "arc_length must be within"),
+        (lambda: ellipse(2, 1).perimeter_point(np.nan), "distance must be finite"),
         (lambda: from_support([-1.0]), "coefficients must be such that"),
         (lambda: ellipse(2, 1).scaled(-1), "factor must be a finite number above 0, got -1"),
         (lambda: ellipse(2, 1).half_width(3.0), r"arc_length must be within \[0, 2.42211\], got"),
