@@ -343,11 +343,11 @@ def test_without_rotation_the_rope_hangs_straight():
     ("arguments", "message"),
     [
         ((-0.1, 1, 1), "radius must be a finite number of at least 0, got -0.1"),
-        ((np.nan, 1, 1), "radius must be a finite number, got nan"),
+        ((np.nan, 1, 1), "radius must be a finite number of at least 0, got nan"),
         ((0.2, 0, 1), "length must be a finite number above 0, got 0"),
         ((0.2, np.nan, 1), "length must be a finite number above 0, got nan"),
         ((0.2, 1, -1), "angular_velocity must be a finite number of at least 0, got -1"),
-        ((0.2, 1, np.inf), "angular_velocity must be a finite number, got inf"),
+        ((0.2, 1, np.inf), "angular_velocity must be a finite number of at least 0, got inf"),
         ((0.2, 1, 32, 1), "angular_velocity must be at most 31.6228 here, got 32.0"),
         ((0.2, 1, 1e200), "angular_velocity must be at most 98.9949 here, got 1e\\+200"),
         ((0.2, 1, 1, 0), "gravity must be a finite number above 0, got 0"),
