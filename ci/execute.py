@@ -171,6 +171,7 @@ def run_rows(
     for row in rows:
         _refuse_unknown_parameters(row)
     results = []
+    workers = min(workers, len(rows))  # starting a worker takes seconds
     for row, (result, executed) in _submit(rows, texts, workers, scheduler, report):
         if executed is not None:
             result = _keep(row, result, executed)
