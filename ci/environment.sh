@@ -17,7 +17,8 @@ if command -v uv >/dev/null 2>&1; then
     uv pip install --quiet --compile-bytecode --python "$venv/bin/python" --require-hashes --requirement requirements.txt
 else
     [ -x "$venv/bin/python" ] || "$python" -m venv "$venv"
-    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements.txt
+    # --no-deps: the lock is complete, but for what pyproject.toml overrides.
+    "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --require-hashes --requirement requirements.txt
 fi
 # The library itself, editable, with nothing resolved again.
 "$venv/bin/python" -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .

@@ -199,6 +199,8 @@ def _submit(
     running = {}
     with _client(workers, scheduler) as client:
         threads = sum(client.nthreads().values())
+        if not threads:
+            raise ValueError(f"the scheduler {scheduler} has no workers: start some, then try again")
         waiting = collections.deque(start_order(rows, threads))
         completed = as_completed()
 

@@ -204,6 +204,17 @@ def test_remote_scheduler(tmp_path, good):
     assert_kept(results[0], good)
 
 
+def test_a_scheduler_without_workers(good):
+    """It would wait for ever."""
+    from distributed import LocalCluster
+
+    with (
+        LocalCluster(n_workers=0, dashboard_address=None) as cluster,
+        pytest.raises(ValueError, match="has no workers: start some"),
+    ):
+        run_rows([good], workers=0, scheduler=cluster.scheduler_address, report=lambda line: None)
+
+
 def test_no_kernel_outlives_its_run(tmp_path, good):
     run([good])
     listing = subprocess.run(

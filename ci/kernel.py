@@ -117,9 +117,15 @@ class BookEngine(NBClientEngine):
                 resources={"metadata": {"path": kwargs["working_directory"]}},
                 config=Config({"KernelManager": {"transport": "ipc", "ip": address}}),
             )
-            # What C libraries print there explains a death; it is shown only then.
-            with Path(kwargs["log_path"]).open("w", encoding="utf-8") as log:
-                return client.execute(env=environment, stderr=log)
+            # papermill writes the whole notebook before and after every cell: seconds, once it is full of figures.
+            # Without a path it writes nothing; with its path back it writes what there is, whole or up to a fault.
+            output_path, nb_man.output_path = nb_man.output_path, None
+            try:
+                # What C libraries print there explains a death; it is shown only then.
+                with Path(kwargs["log_path"]).open("w", encoding="utf-8") as log:
+                    return client.execute(env=environment, stderr=log)
+            finally:
+                nb_man.output_path = output_path
 
 
 papermill_engines.register(ENGINE, BookEngine)
