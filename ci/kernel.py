@@ -116,9 +116,11 @@ class BookEngine(NBClientEngine):
                 kernel_name=kernel_name,
                 resources={"metadata": {"path": kwargs["working_directory"]}},
                 config=Config({"KernelManager": {"transport": "ipc", "ip": address}}),
+                shutdown_kernel="immediate",  # TensorFlow takes two seconds to leave, for nothing
             )
-            # papermill writes the whole notebook before and after every cell: seconds, once it is full of figures.
-            # Without a path it writes nothing; with its path back it writes what there is, whole or up to a fault.
+            # papermill writes the whole notebook before and after every cell: seconds, once it is full of
+            # figures. Without a path it writes nothing; with its path back, all there is in the end, or up to
+            # a fault.
             output_path, nb_man.output_path = nb_man.output_path, None
             try:
                 # What C libraries print there explains a death; it is shown only then.
