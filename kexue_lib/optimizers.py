@@ -96,10 +96,10 @@ class Displacing:
 
 
 class InnerWeightDecay(Displacing):
-    r"""Adds $\gamma\lambda\theta$ to the displacement, where mixins named later see it.
+    r"""Adds $\eta\lambda\theta$ to the displacement, where mixins named later see it.
 
     Keras' own `weight_decay` shrinks the weights before the update, outside of whatever the mixins do. Alone
-    the two agree up to terms of order γ²; under `LayerAdaptation` this one gives LAMB as its paper has it.
+    the two agree up to terms of order η²; under `LayerAdaptation` this one gives LAMB as its paper has it.
 
     Args:
         inner_weight_decay: λ, at least 0.
@@ -135,7 +135,7 @@ class InnerWeightDecay(Displacing):
 
 
 class LayerAdaptation(Displacing):
-    r"""Gives the displacement of each weight tensor the length $\gamma\|\theta\|_2$: LAMB (arXiv 1904.00962).
+    r"""Gives the displacement of each weight tensor the length $\eta\|\theta\|_2$: LAMB (arXiv 1904.00962).
 
     Where a weight or its displacement is all zeros, as a bias is at first, the proposed displacement stays.
 
@@ -330,10 +330,10 @@ class AdaX(keras.optimizers.Optimizer):
 
     What the step divides by, $\hat v_t=v_t/((1+\beta_2)^t-1)$, is kept instead of $v_t$, which overflows:
     $\hat v_t=\hat v_{t-1}+w_t(g_t^2-\hat v_{t-1})$ with $w_t=\beta_2/((1+\beta_2)^t-1)$, and
-    $\theta\leftarrow\theta-\gamma m_t/\sqrt{\hat v_t+\epsilon}$. The first moment has no bias correction.
+    $\theta\leftarrow\theta-\eta m_t/\sqrt{\hat v_t+\epsilon}$. The first moment has no bias correction.
 
     Args:
-        learning_rate: γ.
+        learning_rate: η.
         beta_1: decay of the first moment, in [0, 1).
         beta_2: growth of the second one, above 0. For $t\ll1/\beta_2$ it is the plain mean of all squares;
             later it hardly changes.
