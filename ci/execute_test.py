@@ -118,6 +118,14 @@ def test_unknown_parameter_is_refused_before_anything_runs(tmp_path, good):
         run([replace(good, parameters={"speed": 3})])
 
 
+def test_kernels_do_not_inherit_the_allocator_settings_of_a_worker(good, monkeypatch):
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "65536")
+    monkeypatch.setenv("KEXUE_ANYTHING", "kept")
+    environment = execute.kernel_environment(good)
+    assert "MALLOC_TRIM_THRESHOLD_" not in environment
+    assert environment["KEXUE_ANYTHING"] == "kept"
+
+
 def test_parameters_backend_core_and_memory(tmp_path):
     """What a kernel is given: parameters, backend, one core; and what is measured: its peak memory."""
     told = "import os; from kexue_lib import notebook\n"
