@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from kexue_lib.validation import require, require_integer, require_real
+from kexue_lib.validation import fits, require, require_integer, require_real
 
 Tensor = Any  # of the backend, symbolic, or what the backend converts
 Shape = tuple[int | None, ...]
@@ -101,7 +101,7 @@ def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     """
     logits, mask = _as_float(logits), _as_bool(mask)
     shapes = f"shape {tuple(mask.shape)} for logits of shape {tuple(logits.shape)}"
-    require(_broadcasts(mask.shape, logits.shape), "mask", shapes, "broadcastable to the logits")
+    require(fits(mask.shape, logits.shape, broadcast=True), "mask", shapes, "broadcastable to the logits")
     logits = ops.where(mask, logits, -math.inf)
     possible = logits != -math.inf
     # The softmax of a row of -inf is NaN, and so is its gradient, even where the result is not used.
@@ -113,19 +113,10 @@ def _steps(inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return inputs and mask as tensors, the mask with as many axes as the inputs."""
     inputs, mask = _as_float(inputs), _as_bool(mask)
     rank = len(inputs.shape)
-    is_mask = len(mask.shape) == 2 and rank >= 2 and _broadcasts(mask.shape, inputs.shape[:2], exactly=True)
+    is_mask = len(mask.shape) == 2 and fits(mask.shape, inputs.shape[:2])
     shapes = f"shape {tuple(mask.shape)} for inputs of shape {tuple(inputs.shape)}"
     require(is_mask, "mask", shapes, "of shape (batch, time), the first two axes of the inputs")
     return inputs, ops.expand_dims(mask, axis=tuple(range(2, rank))) if rank > 2 else mask
-
-
-def _broadcasts(shape: Shape, to: Shape, exactly: bool = False) -> bool:
-    """Return whether `shape` broadcasts to `to`, or is it; an unknown size is any size."""
-    pairs = zip(reversed(shape), reversed(to), strict=False)
-    matches = (
-        size == wanted or None in (size, wanted) or (size == 1 and not exactly) for size, wanted in pairs
-    )
-    return len(shape) <= len(to) and all(matches)
 
 
 def _as_bool(mask: Tensor) -> Tensor:
@@ -265,7 +256,8 @@ class TiedDense(keras.layers.Layer):
 
     The tie holds after `model.save` and `keras.saving.load_model`, and in `copy.deepcopy(model)`, which goes
     the same way. `keras.models.clone_model`, `Model.from_config` and `to_json` rebuild every layer by
-    itself: there the embedding and this layer come apart, and the parameters grow by a matrix.
+    itself: there the embedding and this layer come apart, and the parameters grow by a matrix. So they do
+    where `kexue_lib.surgery.replace_layer` replaces the embedding: replace this layer, too.
 
     Args:
         embedding: the `keras.layers.Embedding` whose matrix it is, called before in the same model.

@@ -14,6 +14,7 @@ from kexue_lib.layers import (
     masked_mean,
     masked_softmax,
 )
+from kexue_lib.surgery import replace_layer
 from kexue_lib.testing import check_layer
 
 IS_JAX, IS_TORCH = (keras.backend.backend() == name for name in ("jax", "torch"))
@@ -432,6 +433,16 @@ class TestTiedDense:
         model = rebuilt(self.model())
         assert model.count_params() == 40 + 7 * 3
         assert not self.is_tied(model)
+
+    def test_an_embedding_that_is_replaced_takes_its_dense_layer_along(self):
+        """By hand, as the docstring says: the first replacement alone leaves it at the old matrix."""
+        model, words = self.model(), keras.layers.Embedding(7, 3, mask_zero=True, name="words")
+        apart = replace_layer(model, "words", lambda layer: words)
+        assert apart.count_params() == 40 + 7 * 3
+        assert not self.is_tied(apart)
+        tied = replace_layer(apart, "scores", lambda layer: TiedDense(words, name="scores"))
+        assert tied.count_params() == 40
+        assert self.is_tied(tied)
 
     def test_a_transpose_taken_once_is_a_copy(self):
         """The mistake that the layer avoids. On PyTorch it goes unnoticed: there a transpose is a view."""

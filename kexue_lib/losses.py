@@ -18,7 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from kexue_lib.validation import require, require_integer
+from kexue_lib.validation import fits, require, require_integer
 
 Tensor = Any  # of the backend, or what it converts
 
@@ -33,14 +33,15 @@ def zlpr(y_true: Tensor, y_pred: Tensor, mask: Tensor | None = None) -> Tensor:
         y_true: targets $t$ in [0, 1], shape (..., labels).
         y_pred: scores $s$, the same shape; -inf where a label is impossible. A target above 0 there costs
             inf.
-        mask: Boolean, broadcast to the same shape; labels with False are left out of both sums.
+        mask: Boolean, broadcast to the same shape; labels with False are left out of both sums, whatever
+            their target and score.
 
     Returns:
         Loss of each example, shape (...), in float32 or the wider type of the scores.
 
     Raises:
-        ValueError: if shapes differ or a target is outside [0, 1]. Inside a compiled step, where nothing can
-            be raised, such a target makes the loss NaN.
+        ValueError: if the shapes do not match or a target is outside [0, 1]. Inside a compiled step, where
+            nothing can be raised, such a target makes the loss NaN.
 
     >>> round(float(zlpr([[1, 0, 0, 0, 1]], [[2, -1, 0.5, -3, 1.5]])[0]), 6)
     1.426856
@@ -48,13 +49,13 @@ def zlpr(y_true: Tensor, y_pred: Tensor, mask: Tensor | None = None) -> Tensor:
     scores = _wide(y_pred)
     targets = ops.cast(ops.convert_to_tensor(y_true), scores.dtype)
     _require_shapes(targets, scores)
+    if mask is not None:  # a label that is left out is like an impossible one
+        mask = _mask(mask, scores)
+        targets, scores = ops.where(mask, targets, 0), ops.where(mask, scores, -np.inf)
     within = ops.logical_and(targets >= 0, targets <= 1)
     _require_targets(within, "in [0, 1]")
     targets = ops.where(within, targets, np.nan)
     right, wrong = targets > 0, targets < 1
-    if mask is not None:
-        mask = ops.cast(mask, "bool")
-        right, wrong = ops.logical_and(right, mask), ops.logical_and(wrong, mask)
     return _log_one_plus(targets, -scores, right) + _log_one_plus(1 - targets, scores, wrong)
 
 
@@ -96,10 +97,8 @@ def sparse_zlpr(positions: Tensor, y_pred: Tensor) -> Tensor:
     scores = _wide(y_pred)
     positions = ops.cast(positions, "int32")
     count = scores.shape[-1]
-    same = len(positions.shape) == len(scores.shape) and positions.shape[:-1] == scores.shape[:-1]
-    require(
-        same, "positions", positions.shape, f"of shape (..., any count) for scores of shape {scores.shape}"
-    )
+    wanted = f"of shape (..., any count) for scores of shape {tuple(scores.shape)}"
+    require(fits(positions.shape, (*scores.shape[:-1], None)), "positions", tuple(positions.shape), wanted)
     within = ops.logical_and(positions >= -1, positions < count)
     _require_targets(within, f"a position in 0 … {count - 1}, or -1 to fill up")
     loss = zlpr(_marked(positions, within, count, scores), scores)
@@ -110,7 +109,7 @@ def _marked(positions: Tensor, within: Tensor, count: int, scores: Tensor) -> Te
     """Return ones at the positions of each row and zeros elsewhere, shaped like the scores."""
     # The fillers land in a column of their own, which is cut off.
     columns = ops.reshape(ops.where(ops.logical_and(within, positions >= 0), positions, count), (-1,))
-    rows = ops.repeat(ops.arange(ops.size(scores) // count, dtype="int32"), positions.shape[-1])
+    rows = ops.repeat(ops.arange(ops.size(scores) // count, dtype="int32"), ops.shape(positions)[-1])
     places = ops.stack([rows, columns], axis=-1)
     marks = ops.scatter(places, ops.ones_like(columns), (ops.size(scores) // count, count + 1))
     return ops.reshape(ops.cast(marks[:, :count] > 0, scores.dtype), ops.shape(scores))
@@ -344,7 +343,15 @@ def _wide(logits: Tensor) -> Tensor:
 
 def _require_shapes(targets: Tensor, scores: Tensor) -> None:
     wanted = f"of the shape of the scores, {tuple(scores.shape)}"
-    require(tuple(targets.shape) == tuple(scores.shape), "shape of y_true", tuple(targets.shape), wanted)
+    require(fits(targets.shape, scores.shape), "shape of y_true", tuple(targets.shape), wanted)
+
+
+def _mask(mask: Tensor, scores: Tensor) -> Tensor:
+    """Return the mask as a Boolean tensor that broadcasts to the scores."""
+    mask = ops.cast(ops.convert_to_tensor(mask), "bool")
+    wanted = f"broadcastable to the scores, {tuple(scores.shape)}"
+    require(fits(mask.shape, scores.shape, broadcast=True), "shape of mask", tuple(mask.shape), wanted)
+    return mask
 
 
 def _is_only_a_shape(tensor: Tensor) -> bool:

@@ -70,6 +70,30 @@ class TestZLPR:
         assert value(zlpr(LABELS, SCORES, mask)) == pytest.approx(absent)
         assert (gradient(lambda s: zlpr(LABELS, s, mask), SCORES)[~mask] == 0).all()
 
+    @pytest.mark.parametrize("hidden", [-np.inf, np.inf, np.nan])
+    @pytest.mark.parametrize("target", [-1, 0, 1, np.nan])
+    def test_what_stands_at_a_masked_label_changes_nothing(self, target, hidden):
+        """A target of -1, for not known, is a common one."""
+        mask, labels, scores = np.array([[1, 1, 0, 1, 0]]), LABELS.astype("float32"), SCORES.copy()
+        labels[0, 2], scores[0, 2] = target, hidden
+        assert value(zlpr(labels, scores, mask)) == value(zlpr(LABELS, SCORES, mask))
+        slope = gradient(lambda s: zlpr(labels, s, mask), scores)
+        np.testing.assert_array_equal(slope, gradient(lambda s: zlpr(LABELS, s, mask), SCORES))
+
+    def test_a_mask_is_broadcast(self):
+        mask = np.array([True, True, False, True, False])
+        scores, labels = np.repeat(SCORES, 3, axis=0), np.repeat(LABELS, 3, axis=0)
+        np.testing.assert_allclose(
+            value(zlpr(labels, scores, mask)), value(zlpr(labels, scores, np.stack([mask] * 3)))
+        )
+
+    @pytest.mark.parametrize("shape", [(2,), (2, 5), (1, 1, 5)])
+    def test_a_mask_of_another_shape(self, shape):
+        """One that is larger would otherwise repeat the examples."""
+        message = r"shape of mask must be broadcastable to the scores, \(1, 5\), got"
+        with pytest.raises(ValueError, match=message):
+            zlpr(LABELS, SCORES, np.ones(shape, bool))
+
     def test_an_impossible_label(self):
         scores = SCORES.copy()
         scores[0, 1] = -np.inf
@@ -148,8 +172,9 @@ class TestSparse:
         assert np.isnan(found).tolist() == [True, False]
 
     def test_shapes_that_differ(self):
-        with pytest.raises(ValueError, match="positions must be of shape"):
-            sparse_zlpr([0], [[1.0, 2.0]])
+        for positions in ([0], [[0], [1]], [[[0]]]):
+            with pytest.raises(ValueError, match=r"positions must be of shape .* of shape \(1, 2\), got"):
+                sparse_zlpr(positions, [[1.0, 2.0]])
 
 
 def by_definition(scores, k):
@@ -304,6 +329,40 @@ def test_saved_and_loaded(loss, tmp_path):
     assert loaded.evaluate(inputs, labels, verbose=0) == pytest.approx(
         model.evaluate(inputs, labels, verbose=0)
     )
+
+
+@pytest.mark.parametrize("jit_compile", JIT)
+@pytest.mark.parametrize(
+    "loss", [ZLPR(), CombinatorialSoftmax(1), sparse_zlpr], ids=["zlpr", "sets", "sparse"]
+)
+class TestInFit:
+    TARGETS = np.array([[1], [2], [3], [4], [0]])
+
+    def fitted(self, loss, jit_compile, *data, **settings):
+        model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(5, kernel_initializer="zeros")])
+        model.compile(keras.optimizers.SGD(0.0), loss=loss, jit_compile=jit_compile)
+        return model.fit(*data, shuffle=False, verbose=0, **settings).history["loss"][0]
+
+    def expected(self, loss):
+        """At scores of 0: log of 1 + 4 for the wrong ones plus log of 1 + 1, or log of 5 sets."""
+        return math.log(5) if isinstance(loss, CombinatorialSoftmax) else math.log(5) + math.log(2)
+
+    def test_a_last_batch_that_is_short(self, loss, jit_compile):
+        targets = self.TARGETS if loss is sparse_zlpr else np.eye(5)[self.TARGETS[:, 0]]
+        found = self.fitted(loss, jit_compile, np.ones((5, 4)), targets, batch_size=2)
+        assert found == pytest.approx(self.expected(loss), rel=1e-5)
+
+    def test_a_data_set_of_unknown_sizes(self, loss, jit_compile):
+        """TensorFlow traces the loss with targets of shape (None, None); what is not known may be right."""
+        tf = pytest.importorskip("tensorflow")
+        targets = self.TARGETS if loss is sparse_zlpr else np.eye(5)[self.TARGETS[:, 0]]
+        signature = (tf.TensorSpec((None, 4)), tf.TensorSpec((None, None)))
+        data = tf.data.Dataset.from_generator(
+            lambda: [(np.ones((5, 4), "float32"), targets.astype("float32"))], output_signature=signature
+        )
+        data = data.apply(tf.data.experimental.assert_cardinality(1))
+        found = self.fitted(loss, jit_compile, data)
+        assert found == pytest.approx(self.expected(loss), rel=1e-5)
 
 
 def test_reduction_none_gives_a_loss_an_example():

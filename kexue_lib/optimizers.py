@@ -63,8 +63,8 @@ class Displacing:
         """Let the base optimizer take its step; its assignments come by the methods below."""
         weight = ops.convert_to_tensor(variable)
         path = self._trainable_variables[self._get_variable_index(variable)].path
-        rate = ops.cast(learning_rate, weight.dtype)
-        self._step = Step(weight, path, _dense(gradient, weight), rate)
+        gradient, rate = _dense(gradient, weight), ops.cast(learning_rate, weight.dtype)
+        self._step = Step(weight, path, gradient, rate)
         try:
             super().update_step(gradient, variable, learning_rate)
         finally:
@@ -99,12 +99,24 @@ class InnerWeightDecay(Displacing):
     r"""Adds $\eta\lambda\theta$ to the displacement, where mixins named later see it.
 
     Keras' own `weight_decay` shrinks the weights before the update, outside of whatever the mixins do. Alone
-    the two agree up to terms of order η²; under `LayerAdaptation` this one gives LAMB as its paper has it.
+    the two are the same, unless the base itself looks at the weights (Ftrl, Lamb); under `LayerAdaptation`
+    this one gives LAMB as its paper has it.
 
     Args:
         inner_weight_decay: λ, at least 0.
         exclude_from_inner_weight_decay: regular expressions; weights whose path one of them finds do not
             decay.
+
+    Raises:
+        ValueError: if λ is out of range, what is excluded is no sequence, or `weight_decay` is given, too.
+
+    >>> optimizer = derive(keras.optimizers.SGD, InnerWeightDecay)(0.1, inner_weight_decay=0.5)
+    >>> weight = keras.Variable([2.0])
+    >>> optimizer.apply([ops.zeros(1)], [weight])  # 2 - 0.1 · 0.5 · 2
+    >>> round(float(ops.convert_to_numpy(weight)[0]), 6)
+    1.9
+
+    Source: article 7094.
     """
 
     def __init__(
@@ -135,13 +147,24 @@ class InnerWeightDecay(Displacing):
 
 
 class LayerAdaptation(Displacing):
-    r"""Gives the displacement of each weight tensor the length $\eta\|\theta\|_2$: LAMB (arXiv 1904.00962).
+    r"""Gives the displacement of each weight tensor the length $\eta\|\theta\|_2$, as LAMB does.
 
     Where a weight or its displacement is all zeros, as a bias is at first, the proposed displacement stays.
 
     Args:
         exclude_from_layer_adaptation: regular expressions; weights whose path one of them finds are left
             alone.
+
+    Raises:
+        ValueError: if what is excluded is no sequence.
+
+    >>> optimizer, weight = derive(keras.optimizers.SGD, LayerAdaptation)(0.1), keras.Variable([3.0, 4.0])
+    >>> optimizer.apply([ops.convert_to_tensor([700.0, 0.0])], [weight])  # a step of 0.1 · 5, not of 70
+    >>> ops.convert_to_numpy(weight).tolist()
+    [2.5, 4.0]
+
+    Source: article 7094; You et al., arXiv 1904.00962, whose clipping of the norm is left out as in the
+    article.
     """
 
     def __init__(self, *args, exclude_from_layer_adaptation: Sequence[str] = (), **kwargs):
@@ -171,12 +194,24 @@ class LazyRows(Displacing):
     zeros.
 
     A row is a vector along the last axis. With moments from earlier batches an optimizer moves the others,
-    too.
+    too: here the second step would, for the momentum of the first.
 
     Args:
         lazy_rows: regular expressions; the weights whose path one of them finds are treated this way.
         freeze_moments: whether moments of rows that were not looked up stay as they are; otherwise they
             decay, as in the article.
+
+    Raises:
+        ValueError: if `lazy_rows` is no sequence.
+
+    >>> optimizer = derive(keras.optimizers.SGD, LazyRows)(0.1, momentum=0.9, lazy_rows=["variable"])
+    >>> embeddings = keras.Variable([[1.0], [1.0]])
+    >>> for gradient in ([[1.0], [0.0]], [[0.0], [1.0]]):
+    ...     optimizer.apply([ops.convert_to_tensor(gradient)], [embeddings])
+    >>> [round(float(row[0]), 6) for row in ops.convert_to_numpy(embeddings)]
+    [0.9, 0.9]
+
+    Source: article 7094.
     """
 
     def __init__(self, *args, lazy_rows: Sequence[str] = (), freeze_moments=False, **kwargs):
@@ -225,9 +260,9 @@ class LazyRows(Displacing):
 class Lookahead:
     r"""Every few updates, takes a part of the way from where it last was to where the optimizer has run.
 
-    $\Theta\leftarrow\Theta+\alpha(\theta-\Theta)$, then $\theta\leftarrow\Theta$ (arXiv 1907.08610). The slow
-    weights Θ start as the weights are when the optimizer is built; the moments of the optimizer are kept.
-    Updates are counted, not batches: under `gradient_accumulation_steps` they are fewer.
+    $\Theta\leftarrow\Theta+\alpha(\theta-\Theta)$, then $\theta\leftarrow\Theta$. The slow weights Θ start
+    as the weights are before the first update; the moments of the optimizer are kept. Updates are counted,
+    not batches: under `gradient_accumulation_steps` they are fewer.
 
     Args:
         slow_period: updates from one such step to the next, at least 1.
@@ -235,6 +270,19 @@ class Lookahead:
 
     Attributes:
         slow_weights: Θ, a list in the order of the weights, after the optimizer was built.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    >>> optimizer, weight = derive(keras.optimizers.SGD, Lookahead)(1.0, slow_period=2), keras.Variable(0.0)
+    >>> for _ in range(3):
+    ...     optimizer.apply([ops.convert_to_tensor(-1.0)], [weight])
+    ...     print(float(ops.convert_to_numpy(weight)))  # in the second step it comes to 2, and goes half way
+    1.0
+    1.0
+    2.0
+
+    Source: article 7094; Zhang et al., arXiv 1907.08610.
     """
 
     def __init__(self, *args, slow_period=5, slow_step_size=0.5, **kwargs):
@@ -253,6 +301,16 @@ class Lookahead:
             if slow is not None:
                 slow.assign(ops.copy(variable))
 
+    def _backend_apply_gradients(self, grads, trainable_variables):
+        # Once more, before anything moves: `fit` on TensorFlow builds an optimizer while it traces the step,
+        # makes the variables and drops the assignments.
+        is_first = ops.equal(self._iterations, 0)
+        for variable, slow in zip(self._trainable_variables, self.slow_weights, strict=True):
+            if slow is not None:
+                here, there = ops.convert_to_tensor(variable), ops.convert_to_tensor(slow)
+                slow.assign(ops.where(is_first, here, there))
+        super()._backend_apply_gradients(grads, trainable_variables)
+
     def _backend_update_step(self, grads, trainable_variables, learning_rate):
         # Runs once an update, also where gradients are accumulated, which `update_step` does, but not once a
         # weight.
@@ -266,7 +324,12 @@ class Lookahead:
             variable.assign(ops.where(is_due, moved, here))
 
     def sync_slow_weights(self) -> None:
-        """Set the weights to the slow ones, which the paper evaluates; call it when training is over."""
+        """Set the weights to the slow ones, which the paper evaluates; call it when training is over.
+
+        Raises:
+            ValueError: if the optimizer has not been built.
+        """
+        require(self.built, "optimizer", f"<{type(self).__name__}>", "built")
         for variable, slow in zip(self._trainable_variables, self.slow_weights, strict=True):
             if slow is not None:
                 variable.assign(slow)
@@ -295,8 +358,9 @@ def derive(base: type, *mixins: type) -> type:
             makes of it; `Lookahead` watches whole updates, wherever it stands.
 
     Raises:
-        ValueError: if `base` is no such class, is derived itself or wraps another optimizer; if there are no
-            mixins, one is unknown, or one is given twice.
+        ValueError: if `base` is no such class, is derived itself, wraps another optimizer or is the class
+            that Keras puts in its place on PyTorch; if there are no mixins, one is unknown, or one is given
+            twice.
 
     >>> derive(keras.optimizers.SGD, Lookahead)(0.1, slow_period=2).get_config()["slow_period"]
     2
@@ -306,6 +370,9 @@ def derive(base: type, *mixins: type) -> type:
     require(not issubclass(base, MIXINS), "base", base, "not derived itself: give all mixins at once")
     wraps = issubclass(base, keras.optimizers.LossScaleOptimizer)
     require(not wraps, "base", base, "the optimizer inside: LossScaleOptimizer can wrap the derived one")
+    # `type(optimizer)` is this one there. It moves all weights in one call, where no mixin would see them.
+    one_by_one = not hasattr(base, "_parallel_update_step")
+    require(one_by_one, "base", base, f"the public class, keras.optimizers.{base.__name__}")
     names = ", ".join(mixin.__name__ for mixin in MIXINS)
     require(
         len(mixins) > 0 and all(m in MIXINS for m in mixins), "mixins", mixins, f"some of {names} or of these"
@@ -366,7 +433,8 @@ class AdaX(keras.optimizers.Optimizer):
     def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Tensor) -> None:
         """Move one weight."""
         dtype = variable.dtype
-        gradient, rate = ops.cast(gradient, dtype), ops.cast(learning_rate, dtype)
+        gradient = _dense(gradient, ops.convert_to_tensor(variable))
+        rate = ops.cast(learning_rate, dtype)
         step = ops.cast(self.iterations + 1, dtype)
         # By expm1 and log1p: (1 + β₂)^t - 1 taken literally is off by 1e-4 in float32, and in the end
         # overflows.
@@ -394,7 +462,7 @@ def flush_accumulation(optimizer: keras.optimizers.Optimizer) -> int:
     epoch, or of another `fit`, to them. Call this at the end of an epoch. (Article 6794.)
 
     Args:
-        optimizer: built.
+        optimizer: built; also one in a `LossScaleOptimizer`, as Keras wraps it for "mixed_float16".
 
     Returns:
         The number of gradients that were waiting; 0 if none were, or none are accumulated.
@@ -409,6 +477,8 @@ def flush_accumulation(optimizer: keras.optimizers.Optimizer) -> int:
     (2, 0.8)
     """
     require(optimizer.built, "optimizer", f"<{type(optimizer).__name__}>", "built")
+    if isinstance(optimizer, keras.optimizers.LossScaleOptimizer):
+        optimizer = optimizer.inner_optimizer  # to which gradients come with their scale taken off
     steps = optimizer.gradient_accumulation_steps
     waiting = int(ops.convert_to_numpy(optimizer._iterations)) % steps if steps else 0
     if not waiting:
@@ -425,7 +495,11 @@ def flush_accumulation(optimizer: keras.optimizers.Optimizer) -> int:
 
 
 def _dense(tensor: Tensor, weight: Tensor) -> Tensor:
-    """Return a tensor like the weight; what TensorFlow makes for an embedding are slices of one."""
+    """Return a tensor like the weight; what TensorFlow makes for an embedding are slices of one.
+
+    A row that is looked up twice has two slices there, and the sum of their squares is not the square of
+    their sum.
+    """
     is_slices = hasattr(tensor, "dense_shape")
     return ops.zeros_like(weight) + tensor if is_slices else ops.cast(tensor, weight.dtype)
 

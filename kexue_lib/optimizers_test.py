@@ -17,19 +17,20 @@ from kexue_lib.optimizers import (
     derive,
     flush_accumulation,
 )
-from kexue_lib.schedules import PiecewiseLinear
 
 STIFFNESS = np.array([1.0, 10.0])
 JIT = [False] if keras.backend.backend() == "torch" else [False, True]
 Adam, SGD = keras.optimizers.Adam, keras.optimizers.SGD
 
 
-def run(optimizer, gradient=lambda theta, step: STIFFNESS * theta, start=(1.0, 1.0), steps=20):
+def run(
+    optimizer, gradient=lambda theta, step: STIFFNESS * theta, start=(1.0, 1.0), steps=20, dtype="float32"
+):
     """Take steps down ½θᵀdiag(1, 10)θ, or along another gradient, and return every θ."""
-    theta = keras.Variable(np.array(start, "float32"))
-    path = [theta.numpy().copy()]
+    theta = keras.Variable(np.array(start), dtype=dtype)
+    path = [ops.convert_to_numpy(theta).copy()]
     for step in range(steps):
-        optimizer.apply([ops.convert_to_tensor(gradient(path[-1], step), dtype="float32")], [theta])
+        optimizer.apply([ops.convert_to_tensor(gradient(path[-1], step), dtype=dtype)], [theta])
         path.append(ops.convert_to_numpy(theta).copy())
     return np.array(path)
 
@@ -97,6 +98,11 @@ class TestMixins:
         path = run(derive(SGD, InnerWeightDecay)(0.05, inner_weight_decay=0.1))
         np.testing.assert_allclose(path[-1], (0.3225790586243, 7.800168395970e-07), rtol=1e-4)
 
+    @pytest.mark.parametrize(("base", "settings"), [(SGD, {"momentum": 0.9}), (Adam, {})])
+    def test_decay_alone_is_that_of_keras(self, base, settings):
+        ours = run(derive(base, InnerWeightDecay)(0.05, inner_weight_decay=2.0, **settings))
+        np.testing.assert_allclose(ours, run(base(0.05, weight_decay=2.0, **settings)), rtol=1e-4, atol=1e-6)
+
     def test_lookahead_of_adam(self):
         slow = np.ones(2)
 
@@ -111,6 +117,18 @@ class TestMixins:
         np.testing.assert_allclose(path[-1], reference(after=every_fifth), rtol=1e-4)
         np.testing.assert_allclose(path[-1], (0.137013989521, 0.137013186203), rtol=1e-4)
 
+    @pytest.mark.parametrize("share", [0.25, 1.0])
+    def test_share_of_the_way(self, share):
+        """By hand: of two steps from 1 to 0.8 it keeps the share α."""
+        optimizer = derive(SGD, Lookahead)(0.1, slow_period=2, slow_step_size=share)
+        path = run(optimizer, lambda theta, step: np.ones(2), steps=3)
+        assert path[:, 0] == pytest.approx([1, 0.9, 1 - 0.2 * share, 0.9 - 0.2 * share])
+
+    def test_lookahead_counts_updates_and_not_batches(self):
+        optimizer = derive(SGD, Lookahead)(0.1, slow_period=2, gradient_accumulation_steps=2)
+        path = run(optimizer, lambda theta, step: np.ones(2), steps=8)[:, 0]
+        assert path == pytest.approx([1, 1, 0.9, 0.9, 0.9, 0.9, 0.8, 0.8, 0.8])
+
     def test_lookahead_starts_where_the_weights_are(self):
         """From zero, and with its first synchronisation at the first step, it would halve them."""
         np.testing.assert_array_equal(run(derive(SGD, Lookahead)(0.05))[1], run(SGD(0.05))[1])
@@ -118,6 +136,8 @@ class TestMixins:
     def test_slow_weights(self):
         optimizer = derive(SGD, Lookahead)(0.05, slow_period=5)
         theta = keras.Variable([1.0, 1.0])
+        optimizer.build([theta])
+        np.testing.assert_array_equal(ops.convert_to_numpy(optimizer.slow_weights[0]), [1, 1])
         for _ in range(7):
             optimizer.apply([ops.convert_to_tensor(STIFFNESS, dtype="float32") * theta], [theta])
         slow = ops.convert_to_numpy(optimizer.slow_weights[0]).copy()
@@ -126,6 +146,15 @@ class TestMixins:
         np.testing.assert_array_equal(ops.convert_to_numpy(theta), slow)
         plain = run(SGD(0.05), steps=5)[-1]
         np.testing.assert_allclose(slow, (1 + plain) / 2, rtol=1e-6)
+        with pytest.raises(ValueError, match="optimizer must be built, got '<SGD_Lookahead>'"):
+            derive(SGD, Lookahead)(0.05).sync_slow_weights()
+
+    @pytest.mark.skipif(keras.backend.backend() == "jax", reason="float64 is behind a global switch of JAX")
+    def test_double_precision_stays(self):
+        """Up to the hyper-parameters, which Keras keeps in float32."""
+        path = run(derive(Adam, LayerAdaptation)(0.1), dtype="float64")
+        assert path.dtype == "float64"
+        np.testing.assert_allclose(path[-1], (0.121577070764, 0.121576238417), rtol=1e-5)
 
     @pytest.mark.parametrize(
         "base", [SGD, keras.optimizers.Adadelta, keras.optimizers.Ftrl, keras.optimizers.Lion]
@@ -250,12 +279,39 @@ class TestLazyRows:
         changed = (ops.convert_to_numpy(embedding.embeddings) != before).any(axis=1)
         assert changed.tolist() == [False, False, False, False, True, False]
 
+    def test_a_row_without_a_gradient_in_the_sum(self):
+        """Looked up twice, with slopes that cancel: on TensorFlow these are two slices."""
+        embedding = keras.layers.Embedding(3, 2)
+        model = keras.Sequential([embedding])
+        optimizer = derive(SGD, LazyRows)(0.1, momentum=0.9, lazy_rows=["embedding"])
+        signs = ops.convert_to_tensor([[[1.0], [-1.0], [1.0]]])
+        model.compile(optimizer, loss=lambda y, prediction: ops.sum(y * prediction))
+        model.train_on_batch(np.array([[0, 1, 2]]), np.ones((1, 3, 1)))
+        before = ops.convert_to_numpy(embedding.embeddings).copy()
+        model.train_on_batch(np.array([[1, 1, 2]]), ops.convert_to_numpy(signs))
+        changed = (ops.convert_to_numpy(embedding.embeddings) != before).any(axis=1)
+        assert changed.tolist() == [False, False, True]
+
+
+@pytest.mark.parametrize("make", [AdaX, lambda: derive(Adam, LazyRows)()], ids=["AdaX", "derived"])
+def test_a_word_that_is_read_twice(make):
+    """Its slopes are added before they are squared. On TensorFlow, Keras' own optimizers square slices."""
+    model = keras.Sequential([keras.layers.Embedding(4, 2)])
+    model.compile(make(), loss=lambda y, prediction: ops.sum(prediction, axis=-1), jit_compile=False)
+    model.train_on_batch(np.array([[1, 1, 2]]), np.zeros((1, 3, 2)))  # a slope of a third for each reading
+    second = {"AdaX": "_second_moments"}.get(type(model.optimizer).__name__, "_velocities")
+    moments = ops.convert_to_numpy(getattr(model.optimizer, second)[0])[:, 0]
+    assert moments / moments[2] == pytest.approx([0, 4, 1, 0])
+
 
 def trained(optimizer, jit_compile, policy="float32", batches=8):
     keras.utils.set_random_seed(0)
-    hidden = keras.layers.Dense(8, activation="tanh", dtype=policy)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(policy)  # the model's own: with "mixed_float16" Keras scales the loss
+    hidden = keras.layers.Dense(8, activation="tanh")
     model = keras.Sequential([keras.Input((4,)), hidden, keras.layers.Dense(1, dtype="float32")])
     model.compile(optimizer, loss="mse", jit_compile=jit_compile)
+    keras.config.set_dtype_policy(before)
     rng = np.random.default_rng(0)
     inputs = rng.normal(size=(batches * 4, 4)).astype("float32")
     history = model.fit(inputs, inputs[:, :1], batch_size=4, epochs=3, verbose=0, shuffle=False)
@@ -267,12 +323,34 @@ def all_four(**settings):
 
 
 @pytest.mark.parametrize("jit_compile", JIT)
+@pytest.mark.parametrize("steps", [None, 2])
+def test_lookahead_in_training(steps, jit_compile):
+    """A slope of 1: two steps to 0.8, and from 0.7 half way back to 1; half way to 0 would be a lost start.
+
+    The optimizer is built in the first call, on TensorFlow while it is compiled.
+    """
+    kernel = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+    model = keras.Sequential([keras.Input((1,)), kernel])
+    optimizer = derive(SGD, Lookahead)(0.1, slow_period=3, gradient_accumulation_steps=steps)
+    model.compile(optimizer, loss=lambda y, prediction: prediction, jit_compile=jit_compile)
+    path = []
+    for _ in range(4):
+        for _ in range(steps or 1):
+            model.train_on_batch(np.ones((2, 1)), np.ones((2, 1)))
+        path.append(model.get_weights()[0][0, 0])
+    assert path == pytest.approx([0.9, 0.8, 0.85, 0.75])
+    assert ops.convert_to_numpy(optimizer.slow_weights[0]) == pytest.approx(0.85)
+
+
+@pytest.mark.parametrize("jit_compile", JIT)
 @pytest.mark.parametrize("make", [AdaX, all_four], ids=["AdaX", "all four"])
 class TestInTraining:
     @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
     def test_falls(self, make, jit_compile, policy):
-        _, history = trained(make(learning_rate=0.05) if make is AdaX else make(), jit_compile, policy)
+        model, history = trained(make(learning_rate=0.05) if make is AdaX else make(), jit_compile, policy)
         assert history[-1] < history[0]
+        scales = isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
+        assert scales == (policy == "mixed_float16")
 
     def test_accumulated_gradients_are_those_of_the_large_batch(self, make, jit_compile):
         weights = []
@@ -318,6 +396,12 @@ class TestDerive:
     def test_what_does_not_fit(self, arguments, message):
         with pytest.raises(ValueError, match=message):
             derive(*arguments)
+
+    @pytest.mark.skipif(keras.backend.backend() != "torch", reason="elsewhere it is the public class")
+    def test_the_class_that_keras_makes_on_pytorch(self):
+        """It moves all weights at once, past the mixins."""
+        with pytest.raises(ValueError, match=r"base must be the public class, keras\.optimizers\.Adam, got"):
+            derive(type(Adam()), LayerAdaptation)
 
     @pytest.mark.parametrize(
         ("mixin", "settings"),
@@ -396,14 +480,25 @@ class TestFlushAccumulation:
         flush_accumulation(optimizer)
         assert ops.convert_to_numpy(theta) == pytest.approx(0.9)
 
-    def test_at_the_end_of_each_epoch_of_a_fit(self):
+    def test_in_an_optimizer_that_scales_the_loss(self):
+        dense = keras.layers.Dense(1, use_bias=False, kernel_initializer="ones")
+        model = keras.Sequential([keras.Input((1,)), dense])
+        inner = SGD(0.1, gradient_accumulation_steps=4)
+        model.compile(keras.optimizers.LossScaleOptimizer(inner, initial_scale=8.0), loss="mse")
+        model.fit(np.ones((2, 1)), np.array([[0.5], [-0.5]]), batch_size=1, verbose=0)  # gradients 1 and 3
+        assert flush_accumulation(model.optimizer) == 2
+        assert ops.convert_to_numpy(dense.kernel) == pytest.approx(0.8)
+        assert int(ops.convert_to_numpy(inner.iterations)) == 1
+
+    @pytest.mark.parametrize("jit_compile", JIT)
+    def test_at_the_end_of_each_epoch_of_a_fit(self, jit_compile):
         class Flush(keras.callbacks.Callback):
             def on_epoch_end(self, epoch, logs=None):
                 flushed.append(flush_accumulation(self.model.optimizer))
 
         flushed = []
         model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        model.compile(SGD(0.1, gradient_accumulation_steps=4), loss="mse")
+        model.compile(SGD(0.1, gradient_accumulation_steps=4), loss="mse", jit_compile=jit_compile)
         inputs = np.ones((10, 2), "float32")
         model.fit(inputs, inputs[:, :1], batch_size=2, epochs=2, verbose=0, callbacks=[Flush()])
         assert flushed == [1, 1]
@@ -417,34 +512,3 @@ class TestFlushAccumulation:
     def test_not_built(self):
         with pytest.raises(ValueError, match="optimizer must be built"):
             flush_accumulation(SGD(0.1))
-
-
-class TestPiecewiseLinear:
-    def test_values(self):
-        rate = PiecewiseLinear({1000: 1.0, 2000: 0.1})
-        steps = (0, 1, 500, 1000, 1500, 2000, 5000)
-        expected = (0, 0.001, 0.5, 1, 0.55, 0.1, 0.1)
-        np.testing.assert_allclose([float(rate(step)) for step in steps], expected, rtol=1e-5, atol=1e-9)
-
-    def test_a_knot_at_zero(self):
-        rate = PiecewiseLinear({0: 1.0, 10: 0.0})
-        assert [float(rate(step)) for step in (0, 5, 10, 11)] == [1, 0.5, 0, 0]
-
-    def test_in_an_optimizer(self):
-        path = run(Adam(PiecewiseLinear({5: 0.1, 15: 0.01})))
-        np.testing.assert_array_equal(path[1], path[0])  # the first step has rate 0
-        np.testing.assert_allclose(path[-1], (0.222621186682, 0.222620477264), rtol=1e-4)
-
-    def test_saved_and_loaded(self):
-        rate = PiecewiseLinear({10: 1.0, 20: 0.5})
-        again = keras.saving.deserialize_keras_object(keras.saving.serialize_keras_object(rate))
-        assert again.get_config() == rate.get_config()
-        assert float(again(15)) == 0.75
-
-    @pytest.mark.parametrize(
-        "knots",
-        [{}, {-1: 1.0}, {2: 1.0, 1: 2.0}, [(1, 1.0), (1, 2.0)], {1.5: 1.0}, {1: -1.0}, {1: math.nan}],
-    )
-    def test_bad_knots(self, knots):
-        with pytest.raises(ValueError, match="must be"):
-            PiecewiseLinear(knots)

@@ -49,10 +49,11 @@ class PiecewiseLinear(keras.optimizers.schedules.LearningRateSchedule):
         """Return the rate before step number `step`, a scalar tensor of float32."""
         knots = self.knots if self.knots[0][0] == 0 else [(0, 0.0), *self.knots]
         step = ops.cast(step, "float32")
-        rate = knots[0][1]
-        # Each line adds its rise, as far as the step has come along it.
-        for (start, low), (end, high) in itertools.pairwise(knots):
-            rate = rate + (high - low) * ops.clip((step - start) / (end - start), 0.0, 1.0)
+        rate = knots[-1][1]
+        # From the last line to the first, each up to its end: at a knot the rate is the knot's. (A sum of
+        # rises would miss a final 0 by its rounding.)
+        for (start, low), (end, high) in reversed(list(itertools.pairwise(knots))):
+            rate = ops.where(step < end, low + (high - low) * (step - start) / (end - start), rate)
         return ops.convert_to_tensor(rate, dtype="float32")
 
     def get_config(self) -> dict:

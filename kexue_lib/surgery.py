@@ -56,7 +56,7 @@ def submodel(model: keras.Model, start: str | Sequence[str], end: str) -> keras.
     last = _called_once(nodes, "end", end)
     _require_cut(nodes, first, last)
     inputs = [tensor for node in first for tensor in node.outputs]
-    return keras.Model(_one_or_list(inputs), _one_or_list(last.outputs))
+    return _model_between(inputs, last.outputs)
 
 
 def replace_layer(
@@ -79,8 +79,9 @@ def replace_layer(
         `clone_function` makes it do so; here the function returns the very layers.)
 
     Raises:
-        ValueError: if the model is of another kind or has no such layer, if `function` returns no layer, or
-            if the new layer does not fit its place.
+        ValueError: if the model is of another kind or has no such layer, if it was compiled with something
+            that Keras cannot make again by its name, if `function` returns no layer, or if the new layer does
+            not fit its place.
 
     >>> layers = [keras.layers.Dense(size, name=name) for size, name in [(4, "body"), (10, "head")]]
     >>> model = keras.Sequential([keras.Input((2,)), *layers])
@@ -93,6 +94,7 @@ def replace_layer(
     require(_is_graph(model), "model", model, "functional or sequential")
     layers = {layer.name: layer for layer in model.layers if not isinstance(layer, keras.layers.InputLayer)}
     _require_known("name", name, layers)
+    _require_compiles_again(model)
     old = layers[name]
     new = function(old)
     require(isinstance(new, keras.layers.Layer), "what function returns", new, "a layer")
@@ -101,6 +103,18 @@ def replace_layer(
     except Exception as error:  # of whatever type the backend raises for tensors that do not fit
         wanted = f"one whose layer fits in place of {name!r}"
         raise ValueError(f"function must be {wanted}, got {new!r} from it: {error}") from error
+
+
+def _require_compiles_again(model: keras.Model) -> None:
+    """Raise if it was compiled with a loss, a metric or an optimizer that Keras cannot make again."""
+    try:
+        keras.saving.deserialize_keras_object(model.get_compile_config() if model.compiled else {})
+    except Exception as error:  # of a type that depends on what it is
+        wanted = (
+            "not compiled yet, or with a loss, metrics and an optimizer that are Keras' or registered "
+            "with keras.saving.register_keras_serializable"
+        )
+        raise ValueError(f"model must be {wanted}, got {model!r}: {error}") from error
 
 
 def _is_graph(model: object) -> bool:
@@ -160,6 +174,22 @@ def _require_cut(nodes: Sequence[Node], starts: Sequence[Node], end: Node) -> No
     missing = [node.operation.name for node in nodes if node in outside]
     given = [node.operation.name for node in starts]
     require(not missing, "start", given, f"all that {end.operation.name!r} needs; {missing} are missing")
+
+
+def _model_between(inputs: list, outputs: list) -> keras.Model:
+    """Return the model between tensors, without harm to the models that they belong to.
+
+    If some of `inputs` come from an input layer and others from the middle, Keras 3.15 calls that input layer
+    once more and notes the new call on the old tensor; the old model can then no longer be saved. So the part
+    is rebuilt on inputs of its own, with the very same layers, and the old notes are put back.
+    """
+    histories = [tensor._keras_history for tensor in inputs]
+    part = keras.Model(_one_or_list(inputs), _one_or_list(outputs))
+    if any(tensor._keras_history != old for tensor, old in zip(inputs, histories, strict=True)):
+        part = keras.models.clone_model(part, clone_function=lambda layer: layer)
+        for tensor, old in zip(inputs, histories, strict=True):
+            tensor._keras_history = old
+    return part
 
 
 def _one_or_list(tensors: list) -> Any:

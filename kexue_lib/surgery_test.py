@@ -139,6 +139,18 @@ class TestSubmodel:
         loaded = keras.saving.load_model(tmp_path / "part.keras")
         assert_close(loaded([INPUTS, 2 * INPUTS]), part([INPUTS, 2 * INPUTS]))
 
+    def test_an_input_beside_a_tensor_from_the_middle(self, tmp_path):
+        """Keras alone would leave a model that cannot be saved any more."""
+        model = residual()
+        part = submodel(model, ["input", "two"], "four")
+        assert part.get_layer("three") is model.get_layer("three")
+        assert_close(part([INPUTS, outputs_of(model, "two")[0]]), model(INPUTS))
+        for number, saved in enumerate([model, part]):
+            saved.save(tmp_path / f"{number}.keras")
+        assert_close(keras.saving.load_model(tmp_path / "0.keras")(INPUTS), model(INPUTS))
+        loaded = keras.saving.load_model(tmp_path / "1.keras")
+        assert_close(loaded([INPUTS, 2 * INPUTS]), part([INPUTS, 2 * INPUTS]))
+
     def test_a_mask_crosses_the_cut_as_a_tensor(self):
         inputs = keras.Input((5,), dtype="int32")
         embedded = layers.Embedding(3, 2, mask_zero=True, name="words")(inputs)
@@ -286,6 +298,17 @@ class TestReplaceLayer:
         assert float(ops.convert_to_numpy(other.optimizer.learning_rate)) == 0.25
         other.fit(INPUTS, np.ones((3, 2)), verbose=0)
         model.fit(INPUTS, np.ones((3, 2)), verbose=0)
+
+    def test_compiled_with_a_loss_that_keras_does_not_know(self):
+        def own(targets, outputs):
+            return ops.mean(ops.square(targets - outputs), axis=-1)
+
+        model = residual()
+        model.compile("sgd", loss=own)
+        with pytest.raises(
+            ValueError, match=r"model must be not compiled yet, or with .* registered .*'own'"
+        ):
+            replace_layer(model, "two", lambda layer: dense("two"))
 
     @pytest.mark.parametrize("make", [residual, chain])
     def test_saves_and_loads(self, make, tmp_path):

@@ -2,6 +2,7 @@
 
 import math
 import numbers
+from collections.abc import Sequence
 
 
 def require(condition: bool, name: str, value: object, wanted: str) -> None:
@@ -65,3 +66,21 @@ def require_integer(name: str, value: object, *, minimum: int) -> int:
     is_integer = isinstance(value, numbers.Integral) and not isinstance(value, bool)
     require(is_integer and value >= minimum, name, value, f"a whole number of at least {minimum}")
     return int(value)
+
+
+def fits(shape: Sequence[int | None], wanted: Sequence[int | None], *, broadcast: bool = False) -> bool:
+    """Return whether a shape is the wanted one; None, an unknown size, is any size.
+
+    Args:
+        shape: of a tensor of any backend.
+        wanted: another shape.
+        broadcast: whether a shape that broadcasts to the wanted one will do.
+
+    >>> fits((None, 3), (2, 3)), fits((1, 3), (2, 3)), fits((2,), (2, 3))
+    (True, False, False)
+    >>> fits((1, 3), (2, 3), broadcast=True), fits((2, 3), (3,), broadcast=True)
+    (True, False)
+    """
+    pairs = zip(reversed(tuple(shape)), reversed(tuple(wanted)), strict=False)
+    matches = (size == other or None in (size, other) or (broadcast and size == 1) for size, other in pairs)
+    return len(shape) <= len(wanted) and (broadcast or len(shape) == len(wanted)) and all(matches)

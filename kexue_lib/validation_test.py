@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from kexue_lib.validation import require_integer, require_real
+from kexue_lib.validation import fits, require_integer, require_real
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 10**400, "1", True, 1j, None, 0.0], ids=str)
@@ -27,3 +27,22 @@ def test_what_is_no_count(value):
 def test_numbers_of_numpy_are_numbers():
     assert type(require_real("length", np.float32(0.5))) is float
     assert type(require_integer("count", np.int64(3), minimum=3)) is int
+
+
+@pytest.mark.parametrize(
+    ("shape", "exactly", "by_broadcasting"),
+    [
+        ((2, 3), True, True),
+        ((None, 3), True, True),
+        ((2, 1), False, True),
+        ((3,), False, True),
+        ((), False, True),
+        ((3, 3), False, False),
+        ((2,), False, False),
+        ((1, 2, 3), False, False),
+    ],
+)
+def test_shapes_that_fit_two_by_three(shape, exactly, by_broadcasting):
+    assert fits(shape, (2, 3)) == exactly
+    assert fits(shape, (2, 3), broadcast=True) == by_broadcasting
+    assert fits(shape, (2, None)) == (len(shape) == 2 and shape[0] in (2, None))  # unknown on the other side
