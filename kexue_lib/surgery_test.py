@@ -144,7 +144,7 @@ class TestSubmodel:
         model = residual()
         part = submodel(model, ["input", "two"], "four")
         assert part.get_layer("three") is model.get_layer("three")
-        assert_close(part([INPUTS, outputs_of(model, "two")[0]]), model(INPUTS))
+        assert_close(part([keras.ops.convert_to_tensor(INPUTS), outputs_of(model, "two")[0]]), model(INPUTS))
         for number, saved in enumerate([model, part]):
             saved.save(tmp_path / f"{number}.keras")
         assert_close(keras.saving.load_model(tmp_path / "0.keras")(INPUTS), model(INPUTS))
