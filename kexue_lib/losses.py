@@ -52,18 +52,16 @@ def zlpr(y_true: Tensor, y_pred: Tensor, mask: Tensor | None = None) -> Tensor:
     if mask is not None:  # a label that is left out is like an impossible one
         mask = _mask(mask, scores)
         targets, scores = ops.where(mask, targets, 0), ops.where(mask, scores, -np.inf)
-    within = ops.logical_and(targets >= 0, targets <= 1)
-    _require_targets(within, "in [0, 1]")
-    targets = ops.where(within, targets, np.nan)
-    right, wrong = targets > 0, targets < 1
-    return _log_one_plus(targets, -scores, right) + _log_one_plus(1 - targets, scores, wrong)
+    valid = ops.all(ops.logical_and(targets >= 0, targets <= 1), axis=-1)
+    _require_targets(valid, "in [0, 1]")
+    loss = _log_one_plus(targets, -scores, targets > 0) + _log_one_plus(1 - targets, scores, targets < 1)
+    return ops.where(valid, loss, np.nan)  # one NaN a row: one a label would cost half as much as the loss
 
 
 def _log_one_plus(weights: Tensor, exponents: Tensor, used: Tensor) -> Tensor:
     """Return log(1 + Σ weight · e^exponent) over the used entries of the last axis, for weights in [0, 1].
 
-    The weights stay outside of the exponentials: a logarithm less for each label, and no log(0). A weight of
-    NaN, though it is not used, makes the result NaN.
+    The weights stay outside of the exponentials: a logarithm less for each label, and no log(0).
     """
     exponents = ops.where(used, exponents, -np.inf)
     largest = ops.stop_gradient(ops.relu(ops.max(exponents, axis=-1, keepdims=True)))
