@@ -14,6 +14,7 @@ from typing import Any
 import keras
 from keras import ops
 
+from kexue_lib.precision import at_least_float32
 from kexue_lib.validation import fits, require, require_integer, require_real
 
 Tensor = Any  # of the backend, symbolic, or what the backend converts
@@ -46,7 +47,7 @@ def masked_mean(inputs: Tensor, mask: Tensor) -> Tensor:
     Source: article 6810.
     """
     inputs, mask = _steps(inputs, mask)
-    wide = _wide(inputs)
+    wide = at_least_float32(inputs)
     total = ops.sum(ops.where(mask, wide, 0), axis=1)
     count = ops.sum(ops.cast(mask, wide.dtype), axis=1)
     return ops.cast(total / ops.where(count > 0, count, 1), inputs.dtype)
@@ -127,12 +128,6 @@ def _as_float(tensor: Tensor) -> Tensor:
     tensor = ops.convert_to_tensor(tensor)
     is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
     return tensor if is_float else ops.cast(tensor, keras.config.floatx())
-
-
-def _wide(tensor: Tensor) -> Tensor:
-    """Return the tensor in float32, or as it is if it is float64."""
-    is_double = keras.backend.standardize_dtype(tensor.dtype) == "float64"
-    return tensor if is_double else ops.cast(tensor, "float32")
 
 
 @registered
@@ -233,7 +228,7 @@ class CenterLoss(keras.layers.Layer):
         labels = ops.reshape(labels, (-1,))
         known = ops.logical_and(labels >= 0, labels < self.classes)
         centers = ops.take(self.centers, ops.where(known, labels, 0), axis=0)
-        distances = ops.sum(ops.square(_wide(features) - _wide(centers)), axis=-1)
+        distances = ops.sum(ops.square(at_least_float32(features) - at_least_float32(centers)), axis=-1)
         self.add_loss(self.weight * ops.mean(ops.where(known, distances, math.nan)))
         return features
 

@@ -18,6 +18,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from kexue_lib.precision import at_least_float32
 from kexue_lib.validation import fits, require, require_integer
 
 Tensor = Any  # of the backend, or what it converts
@@ -46,7 +47,7 @@ def zlpr(y_true: Tensor, y_pred: Tensor, mask: Tensor | None = None) -> Tensor:
     >>> round(float(zlpr([[1, 0, 0, 0, 1]], [[2, -1, 0.5, -3, 1.5]])[0]), 6)
     1.426856
     """
-    scores = _wide(y_pred)
+    scores = at_least_float32(y_pred)
     targets = ops.cast(ops.convert_to_tensor(y_true), scores.dtype)
     _require_shapes(targets, scores)
     if mask is not None:  # a label that is left out is like an impossible one
@@ -92,7 +93,7 @@ def sparse_zlpr(positions: Tensor, y_pred: Tensor) -> Tensor:
     >>> round(float(sparse_zlpr([[0, 4, -1]], [[2, -1, 0.5, -3, 1.5]])[0]), 6)
     1.426856
     """
-    scores = _wide(y_pred)
+    scores = at_least_float32(y_pred)
     positions = ops.cast(positions, "int32")
     count = scores.shape[-1]
     wanted = f"of shape (..., any count) for scores of shape {tuple(scores.shape)}"
@@ -141,7 +142,7 @@ def log_elementary_symmetric(logits: Tensor, k: int) -> Tensor:
     >>> round(float(ops.exp(log_elementary_symmetric([0.0, 0.0, 0.0, 0.0], 2))), 4)
     6.0
     """
-    logits = _wide(logits)
+    logits = at_least_float32(logits)
     scores = _as_columns(logits, k)
     if k == scores.shape[0]:  # no tilt makes n heads of n coins certain
         return ops.sum(logits, axis=-1)
@@ -152,7 +153,7 @@ def log_elementary_symmetric(logits: Tensor, k: int) -> Tensor:
 
 def _log_sets_up_to(logits: Tensor, k: int) -> Tensor:
     """Return log(Z_0 + … + Z_k), shape (...), for scores of shape (..., n)."""
-    logits = _wide(logits)
+    logits = at_least_float32(logits)
     scores = _as_columns(logits, k)
     # Without a tilt every set counts as it should; where that makes too many labels likely, k binds.
     tilt = ops.zeros_like(scores[0]) if k == scores.shape[0] else -ops.relu(-_tilt(scores, k))
@@ -314,7 +315,7 @@ class CombinatorialSoftmax(keras.losses.Loss):
 
     def call(self, y_true: Tensor, y_pred: Tensor) -> Tensor:
         """Return the loss of each example, shape (...), for targets and scores of shape (..., labels)."""
-        scores = _wide(y_pred)
+        scores = at_least_float32(y_pred)
         targets = ops.cast(ops.convert_to_tensor(y_true), scores.dtype)
         _require_shapes(targets, scores)
         is_hard = ops.all(ops.logical_or(targets == 0, targets == 1), axis=-1)
@@ -325,18 +326,13 @@ class CombinatorialSoftmax(keras.losses.Loss):
         )
         normaliser = (log_elementary_symmetric if self.exact else _log_sets_up_to)(scores, self.k)
         chosen = ops.sum(ops.where(targets > 0, scores, 0), axis=-1)
-        return ops.where(valid, normaliser - chosen, np.nan)
+        # A label that cannot be costs inf, also where no set without it is left and the normaliser is -inf.
+        loss = ops.where(chosen == -np.inf, np.inf, normaliser - chosen)
+        return ops.where(valid, loss, np.nan)
 
     def get_config(self) -> dict:
         """Return the arguments."""
         return {**super().get_config(), "k": self.k, "exact": self.exact}
-
-
-def _wide(logits: Tensor) -> Tensor:
-    """Return the scores as a tensor of float32, or of the wider type they have."""
-    logits = ops.convert_to_tensor(logits)
-    dtype = keras.backend.standardize_dtype(logits.dtype)
-    return logits if dtype == "float64" else ops.cast(logits, "float32")
 
 
 def _require_shapes(targets: Tensor, scores: Tensor) -> None:

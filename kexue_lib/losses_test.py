@@ -261,6 +261,12 @@ class TestCombinatorialSoftmax:
             1.5115711420209559, rel=1e-6
         )
 
+    @pytest.mark.parametrize("k", [2, 3, 5])
+    def test_a_right_label_that_cannot_be_costs_infinitely_much(self, k):
+        """Also where it is in every set, so that there is no set left."""
+        labels, scores = np.eye(5)[None, :k].sum(axis=1), np.where(np.arange(5) == 0, -np.inf, SCORES)
+        assert value(CombinatorialSoftmax(k)(labels, scores)) == np.inf
+
     @pytest.mark.parametrize("labels", [LABELS, np.zeros((1, 5)), np.ones((1, 5))])
     def test_up_to_all_labels_is_the_sum_of_binary_cross_entropies(self, labels):
         expected = 5 * value(keras.losses.BinaryCrossentropy(from_logits=True)(labels, SCORES))

@@ -1,0 +1,27 @@
+"""Half precision is for storing, not for adding up."""
+
+from typing import Any
+
+import keras
+from keras import ops
+
+Tensor = Any  # of the backend, or what it converts
+
+
+def at_least_float32(tensor: Tensor) -> Tensor:
+    """Return the tensor as float64 if that is what it is, and in float32 otherwise.
+
+    Sums over labels or time steps, and exponentials, overflow or lose their digits in float16 and bfloat16.
+
+    Args:
+        tensor: any shape, any type of numbers.
+
+    Returns:
+        The same shape.
+
+    >>> str(keras.backend.standardize_dtype(at_least_float32(ops.ones(2, "float16")).dtype))
+    'float32'
+    """
+    tensor = ops.convert_to_tensor(tensor)
+    is_double = keras.backend.standardize_dtype(tensor.dtype) == "float64"
+    return tensor if is_double else ops.cast(tensor, "float32")
