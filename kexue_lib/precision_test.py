@@ -12,6 +12,8 @@ def test_narrow_numbers_become_float32(dtype):
     assert keras.backend.standardize_dtype(at_least_float32(ops.ones(3, dtype)).dtype) == "float32"
 
 
-@pytest.mark.skipif(keras.backend.backend() == "jax", reason="JAX makes float64 only where x64 is switched on")
+@pytest.mark.skipif(
+    keras.backend.backend() == "jax", reason="JAX makes float64 only where x64 is switched on"
+)
 def test_double_stays_double():
     assert keras.backend.standardize_dtype(at_least_float32(ops.ones(3, "float64")).dtype) == "float64"
