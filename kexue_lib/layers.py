@@ -227,7 +227,9 @@ class CenterLoss(keras.layers.Layer):
         require(keras.backend.is_int_dtype(dtype), "labels", f"dtype {dtype}", "of an integer type")
         labels = ops.reshape(labels, (-1,))
         known = ops.logical_and(labels >= 0, labels < self.classes)
-        centers = ops.take(self.centers, ops.where(known, labels, 0), axis=0)
+        # The product makes the gradient dense. On TensorFlow the rows of a lookup reach the optimizer one by
+        # one; Adam squares them before it sums, and its step would be too long by the root of their number.
+        centers = ops.take(1.0 * self.centers, ops.where(known, labels, 0), axis=0)
         distances = ops.sum(ops.square(at_least_float32(features) - at_least_float32(centers)), axis=-1)
         self.add_loss(self.weight * ops.mean(ops.where(known, distances, math.nan)))
         return features

@@ -227,6 +227,15 @@ class TestCenterLoss:
         model.compile(keras.optimizers.SGD(1.0), loss=loss, jit_compile=jit_compile)
         return model
 
+    def test_a_step_of_adam_is_the_learning_rate(self):
+        """However many examples share a centre; TensorFlow must not square their gradients one by one."""
+        features, labels = keras.Input((2,)), keras.Input((), dtype="int32")
+        layer = CenterLoss(classes=2)
+        model = keras.Model([features, labels], layer([features, labels]))
+        model.compile(keras.optimizers.Adam(0.01))
+        model.fit([np.ones((64, 2), "float32"), np.zeros(64, "int32")], batch_size=64, verbose=0)
+        np.testing.assert_allclose(layer.get_weights()[0], [[0.01, 0.01], [0, 0]], rtol=1e-4)
+
     @pytest.mark.parametrize("labels", [LABELS, LABELS[:, None]], ids=["vector", "column"])
     def test_contract(self, labels):
         inputs = [self.FEATURES, labels]
