@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import papermill
 import yaml
 
 from ci.chapters import ROOT, outputs
@@ -89,6 +88,8 @@ def _compare_names(metrics: dict, declared: dict) -> list[str]:
 
 def _context(notebook: nbformat.NotebookNode, backend: str | None) -> dict[str, str]:
     """Return what `where:` can ask for: profile, backend, and data ("real" or "stand-in")."""
+    import papermill  # slow, and building the site does not need it
+
     parameters = {name: p["default"] for name, p in papermill.inspect_notebook(notebook).items()}
     injected = notebook.metadata.get("papermill", {}).get("parameters", {})
     stand_ins = [payload.get("is_stand_in") for payload in outputs(notebook, DATA_MIME)]

@@ -255,7 +255,8 @@ def _client(workers: int, scheduler: str | None):
             )
         )
         client = stack.enter_context(Client(cluster))
-        client.register_plugin(_PinToCore())
+        if workers > 1:
+            client.register_plugin(_PinToCore())
         yield client
 
 
