@@ -9,6 +9,7 @@ from pathlib import Path
 
 from docutils import nodes
 from sphinx.application import Sphinx
+from sphinx.config import Config
 from sphinx.search import languages
 from sphinx.search.en import SearchEnglish
 from sphinx.transforms import SphinxTransform
@@ -116,11 +117,21 @@ var splitQuery = (query) => {
         return bool(re.match(r"[\u3400-\u9fff]", word)) or super().word_filter(word)
 
 
+def without_figure_numbers(_: Sphinx, config: Config) -> None:
+    """Leave figures without numbers, which would run through all chapters and to which nothing refers.
+
+    To give them out, Sphinx would load every page whenever one has changed. Jupyter Book insists on them, so
+    the last word must come after its own.
+    """
+    config.numfig = False
+
+
 def setup(app: Sphinx) -> dict:
     languages["kexue"] = BigramSearch
     app.add_transform(StyledQuotes)
     app.add_transform(KeepTags)
     app.add_post_transform(ArticlesToChapters)
+    app.connect("config-inited", without_figure_numbers, priority=900)
     app.add_css_file("kexue.css")
     app.add_js_file("kexue.js", loading_method="defer")
     app.config.html_search_scorer = str(Path(__file__).parent / "scorer.js")
