@@ -445,6 +445,8 @@ def main() -> int:
         problems = same_metrics(firsts, [result for result in results if result.name.endswith("-again")])
         print("\n".join(problems) or "the same seed twice gave the same metrics")
     checks = sum(result.checks for result in results)
+    for result in failed:  # once more, together: in a long log the faults lie far apart
+        print(f"{result.line}\n{_indent(result.message)}")
     print(
         f"{len(results)} rows in {time.monotonic() - start:.1f} s: {checks} checks, {len(failed)} rows failed"
     )

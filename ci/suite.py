@@ -1,5 +1,6 @@
 """`make test`: lint, library, chapters, dry runs, site, audit; every part runs even if an earlier one failed.
 
+The last lines of a part that failed are printed again at the very end, where a long log is read first.
 Backends that are not installed are left out and named; under `CI=true` leaving anything out is a failure.
 """
 
@@ -8,6 +9,7 @@ import os
 import subprocess
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +17,8 @@ from ci.chapters import ROOT
 from ci.execute import BACKENDS
 
 CI = os.environ.get("CI") == "true"
+SHOWN_AGAIN = 60
+failures: list[str] = []  # filled by the parts, some of which run side by side
 
 
 def lint() -> bool:
@@ -58,7 +62,7 @@ PARTS: tuple[Callable[[], bool], ...] = (lint, library, chapters, dry_runs, site
 
 
 def _module(name: str, *arguments: str) -> bool:
-    return subprocess.run([sys.executable, "-m", name, *arguments], cwd=ROOT, check=False).returncode == 0
+    return _run([sys.executable, "-u", "-m", name, *arguments], dict(os.environ))
 
 
 def _pytest(folder: str, backend: str) -> bool:
@@ -68,18 +72,22 @@ def _pytest(folder: str, backend: str) -> bool:
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "OMP_NUM_THREADS": "1",
     }
-    command = [sys.executable, "-m", "pytest", "-q", folder]
-    done = subprocess.run(
-        command,
-        cwd=ROOT,
-        env=environment,
-        check=False,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    print(f"--- {folder} on {backend}\n{done.stdout}", flush=True)
-    return done.returncode == 0
+    print(f"--- {folder} on {backend}", flush=True)
+    return _run([sys.executable, "-u", "-m", "pytest", "-q", folder], environment, label=f"{backend:<10} ")
+
+
+def _run(command: list[str], environment: dict[str, str], label: str = "") -> bool:
+    """Run a command and pass its lines on as they come; keep the last ones of a command that fails."""
+    last = deque(maxlen=SHOWN_AGAIN)
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
+        for line in process.stdout:
+            print(label + line, end="", flush=True)
+            last.append(label + line)
+    if process.returncode:
+        failures.append(f"--- {' '.join(command[1:])}\n{''.join(last)}")
+    return process.returncode == 0
 
 
 def main(names: list[str]) -> int:
@@ -94,6 +102,8 @@ def main(names: list[str]) -> int:
         lines.append((passed, f"{part.__name__:<10} {verdict:<7} {time.monotonic() - start:7.1f} s"))
     print("\n".join(line for _, line in lines))
     failed = sum(not passed for passed, _ in lines)
+    if failures:
+        print("=== the last lines of what failed\n" + "\n".join(failures))
     print(f"{len(lines) - failed} passed, {failed} failed")
     return 1 if failed else 0
 
