@@ -35,7 +35,19 @@ class Chapter:
 
     def read(self) -> nbformat.NotebookNode:
         """Read the notebook."""
-        return nbformat.read(self.path, as_version=4)
+        return read_notebook(self.path)
+
+
+def read_notebook(path: Path) -> nbformat.NotebookNode:
+    """Read a notebook in the format of this project's own, which `ci.fmt` and papermill have validated.
+
+    To validate once more costs as much as to read, for every chapter at every build.
+
+    Raises:
+        FileNotFoundError: if there is none.
+        ValueError: if it is no JSON, as when a full disk cut it short.
+    """
+    return nbformat.v4.reads(path.read_text(encoding="utf-8"))
 
 
 def all_chapters(root: Path = ROOT) -> list[Chapter]:

@@ -24,7 +24,7 @@ import nbformat
 from distributed import Client, Future, LocalCluster, Worker, WorkerPlugin, as_completed
 
 from ci import check, fingerprint
-from ci.chapters import BUILD, EXECUTED, Chapter, select_chapters
+from ci.chapters import BUILD, EXECUTED, Chapter, read_notebook, select_chapters
 
 BACKENDS = ("tensorflow", "jax", "torch")
 CELL_TIMEOUT = 600.0
@@ -290,11 +290,19 @@ def start_order(rows: list[Row], workers: int) -> list[Row]:
 
 def _usual_seconds(row: Row) -> float:
     """What this chapter took the last time it was measured."""
-    if row.output.exists():
-        run = nbformat.read(row.output, as_version=4).metadata.get("kexue_run", {})
-        return run.get("seconds", 0.0)
+    earlier = _earlier_run(row)
+    if earlier is not None:
+        return earlier.metadata.get("kexue_run", {}).get("seconds", 0.0)
     declared = check.read_expected(row.expected).get("seconds", 0.0) if row.expected else 0.0
     return float(declared)
+
+
+def _earlier_run(row: Row) -> nbformat.NotebookNode | None:
+    """Return the executed notebook that is there; None without one, or if a full disk cut it short."""
+    try:
+        return read_notebook(row.output)
+    except (FileNotFoundError, ValueError):
+        return None
 
 
 def _keep(row: Row, result: Result, executed: str) -> Result:
@@ -307,14 +315,20 @@ def _keep(row: Row, result: Result, executed: str) -> Result:
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "fingerprint": fingerprint.of_run(row, notebook, notebook.metadata["kexue_run"]),
         }
-    verdict = check.judge(notebook, row.expected if not row.dry_run else None, backend=row.backend)
-    result = replace(result, checks=verdict.checks, metrics=verdict.metrics)
-    if result.state == "passed" and verdict.problems:
-        result = replace(result, state="claim failed", message="\n".join(verdict.problems))
+    result = _judge(row, result, notebook)
     try:
         _write(row.output, nbformat.writes(notebook))
     except OSError as error:
         return replace(result, state="disk", message=f"cannot write {row.output}: {error}")
+    return result
+
+
+def _judge(row: Row, result: Result, notebook: nbformat.NotebookNode) -> Result:
+    """Add checks and metrics to a result, and what an executed notebook claims and does not hold."""
+    verdict = check.judge(notebook, row.expected if not row.dry_run else None, backend=row.backend)
+    result = replace(result, checks=verdict.checks, metrics=verdict.metrics)
+    if result.state == "passed" and verdict.problems:
+        return replace(result, state="claim failed", message="\n".join(verdict.problems))
     return result
 
 
@@ -371,22 +385,10 @@ def split_reusable(rows: list[Row], report: Callable[[str], None] = print) -> tu
     """Return the rows that must run, and the results of those whose earlier run still holds."""
     to_run, results = [], []
     for row in rows:
-        reason = fingerprint.why_stale(row)
+        earlier = _earlier_run(row)
+        reason = fingerprint.why_stale(row, earlier)
         if reason is None:
-            notebook = nbformat.read(row.output, as_version=4)
-            verdict = check.judge(notebook, row.expected if not row.dry_run else None, backend=row.backend)
-            state = "claim failed" if verdict.problems else "passed"
-            message = "\n".join(verdict.problems)
-            results.append(
-                Result(
-                    row.name,
-                    state,
-                    checks=verdict.checks,
-                    metrics=verdict.metrics,
-                    message=message,
-                    reused=True,
-                )
-            )
+            results.append(_judge(row, Result(row.name, "passed", reused=True), earlier))
             report(results[-1].line)
         else:
             to_run.append(row)

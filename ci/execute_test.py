@@ -162,7 +162,9 @@ class TestReuse:
 
     def stale(self, row: Row) -> str | None:
         to_run, results = execute.split_reusable([row], report=lambda line: None)
-        return None if results else execute.fingerprint.why_stale(to_run[0])
+        if results:
+            return None
+        return execute.fingerprint.why_stale(to_run[0], execute._earlier_run(to_run[0]))
 
     def test_unchanged(self, executed):
         assert self.stale(executed) is None

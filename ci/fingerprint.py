@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 
-from ci.chapters import ROOT, code_cells
+from ci.chapters import ROOT, code_cells, read_notebook
 
 
 def of_run(row, notebook: nbformat.NotebookNode, provenance: dict) -> dict[str, str]:
@@ -22,17 +22,14 @@ def of_run(row, notebook: nbformat.NotebookNode, provenance: dict) -> dict[str, 
     return {**_of_row(row, notebook), **hashes, **_of_data(modules)}
 
 
-def why_stale(row) -> str | None:
-    """Return the reason why `row` must run, or None if its earlier result still holds."""
-    try:
-        earlier = nbformat.read(row.output, as_version=4).metadata["kexue_run"]
-    except FileNotFoundError:
-        return "not run yet"
-    except (KeyError, ValueError):  # an earlier run that failed, or a file that a full disk cut short
+def why_stale(row, earlier: nbformat.NotebookNode | None) -> str | None:
+    """Return the reason why `row` must run, or None if its `earlier` executed notebook still holds."""
+    provenance = earlier.metadata.get("kexue_run", {}) if earlier is not None else {}
+    if "fingerprint" not in provenance:
         return "no complete earlier run"
-    now = of_run(row, nbformat.read(row.source, as_version=4), earlier)
-    changed = sorted(cause for cause in now.keys() | earlier["fingerprint"].keys()
-                     if now.get(cause) != earlier["fingerprint"].get(cause))  # fmt: skip
+    now = of_run(row, read_notebook(row.source), provenance)
+    changed = sorted(cause for cause in now.keys() | provenance["fingerprint"].keys()
+                     if now.get(cause) != provenance["fingerprint"].get(cause))  # fmt: skip
     return f"changed: {', '.join(changed)}" if changed else None
 
 

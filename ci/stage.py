@@ -14,7 +14,7 @@ import nbformat
 from nbformat.v4 import new_code_cell, new_markdown_cell
 
 from ci import check
-from ci.chapters import BUILD, EXECUTED, ROOT, Chapter, all_chapters, code_cells, outputs, tags
+from ci.chapters import BUILD, EXECUTED, ROOT, Chapter, all_chapters, code_cells, outputs, read_notebook, tags
 from ci.repository import slug, tag
 from kexue_lib.notebook import COMPARISON_MIME, ERRATUM_MIME
 
@@ -47,7 +47,7 @@ def attach_outputs(chapter: Chapter, executed_path: Path) -> nbformat.NotebookNo
     """Return the chapter as it reads now, with the outputs of its last run."""
     if not executed_path.exists():
         raise FileNotFoundError(f"{chapter.name} has not been executed: python -m ci.execute")
-    notebook, executed = chapter.read(), nbformat.read(executed_path, as_version=4)
+    notebook, executed = chapter.read(), read_notebook(executed_path)
     ours, theirs = code_cells(notebook), code_cells(executed)
     if [cell.source for cell in ours] != [
         cell.source for cell in theirs
