@@ -132,7 +132,7 @@ class PageAudit:
 
     def _accessibility(self, axe: str) -> None:
         self.page.evaluate(axe)
-        self.page.evaluate(_FLATTEN_REPEATED_CODE)
+        self.page.evaluate(_LIGHTEN)
         # Preloading would make axe fetch style sheets by wrong addresses.
         options = {"resultTypes": ["violations"], "preload": False}
         found = self.page.evaluate("options => axe.run(document, options).then(r => r.violations)", options)
@@ -165,14 +165,16 @@ _FIGURES = """() => [...document.querySelectorAll('.bd-article img')].flatMap(im
   return problems;
 })"""
 
-# axe judges the contrast of every token of code, minutes a chapter. One of each kind tells as much.
-_FLATTEN_REPEATED_CODE = """() => {
+# axe judges the contrast of every token of code and every letter of a formula, minutes a chapter. Of the
+# tokens one of each kind tells as much; the inside of a formula is MathJax's own, in the colour of the text.
+_LIGHTEN = """() => {
   const seen = new Set();
   for (const code of document.querySelectorAll('.highlight pre')) {
     const kinds = [...code.querySelectorAll('span')].map(token => token.className);
     if (kinds.every(kind => seen.has(kind))) code.textContent = code.textContent;
     kinds.forEach(kind => seen.add(kind));
   }
+  document.querySelectorAll('mjx-container').forEach(formula => formula.replaceChildren());
 }"""
 
 # What a reader sees: no code, and MathJax's own output is not text.
