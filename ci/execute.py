@@ -298,10 +298,10 @@ def _usual_seconds(row: Row) -> float:
 
 
 def _earlier_run(row: Row) -> nbformat.NotebookNode | None:
-    """Return the executed notebook that is there; None without one, or if a full disk cut it short."""
+    """Return the executed notebook that is there; None without one, or if it cannot be read whole."""
     try:
         return read_notebook(row.output)
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError):
         return None
 
 
