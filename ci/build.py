@@ -17,6 +17,7 @@ from ci.chapters import BUILD, ROOT
 
 HTML = BUILD / "html"
 STAMP = BUILD / "html.stamp"
+ICONS = "icons.css"
 # What MathJax loads for the commands in this book; the rest of its 30 MB stays out of the site.
 MATHJAX_PARTS = (
     "tex-chtml.js",
@@ -70,7 +71,7 @@ def localise(site: Path) -> None:
         "pydata-sphinx-theme", "pydata_sphinx_theme/theme/pydata_sphinx_theme/static/scripts"
     )
     icons = icons_in_use(pages.values(), (definitions / "fontawesome.js").read_text(encoding="utf-8"))
-    (static / "icons.css").write_text(icons_stylesheet(icons), encoding="utf-8")
+    (static / ICONS).write_text(icons_stylesheet(icons), encoding="utf-8")
     for page, text in pages.items():
         lighter = trim_page(text)
         if lighter != text:
@@ -128,17 +129,17 @@ def trim_page(page: str) -> str:
 
     Jupyter Book includes Thebe, which runs cells on a server elsewhere, twice and on every page.
     """
+    if f'_static/{ICONS}"' in page:  # an earlier build has trimmed it
+        return page
     page = re.sub(r"\s*<script>const THEBE_JS_URL[^<]*</script>", "", page)
     page = re.sub(r"\s*<(?:script|link)[^>]*sphinx-thebe[^>]*>(?:</script>)?", "", page)
     thebe = r'\s*<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName[^<]*</script>'
     page = re.sub(thebe, "", page, flags=re.DOTALL)
     page = re.sub(r"\s*<script[^>]*fontawesome\.js[^>]*></script>", "", page)
     page = re.sub(r"\s*<link[^>]*(?:fontawesome|fa-(?:solid|brands|regular)-\d+)[^>]*/?>", "", page)
-    if "icons.css" not in page:
-        root = re.search(r'data-content_root="([^"]*)"', page)
-        link = f'<link rel="stylesheet" href="{root[1] if root else ""}_static/icons.css">\n'
-        page = page.replace("</head>", link + "</head>", 1)
-    return page
+    root = re.search(r'data-content_root="([^"]*)"', page)
+    link = f'<link rel="stylesheet" href="{root[1] if root else ""}_static/{ICONS}">\n'
+    return page.replace("</head>", link + "</head>", 1)
 
 
 def _package_folder(distribution: str, inside: str) -> Path:

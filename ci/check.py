@@ -11,6 +11,7 @@ A metric may differ `where:` the profile, the backend or the data differ: a list
 with the conditions it holds under; the last one that applies wins.
 """
 
+import ast
 import math
 import sys
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from typing import Any
 import nbformat
 import yaml
 
-from ci.chapters import ROOT, outputs
+from ci.chapters import ROOT, code_cells, outputs, tags
 from kexue_lib.checks import MIME as CHECK_MIME
 from kexue_lib.notebook import METRICS_MIME
 
@@ -88,15 +89,22 @@ def _compare_names(metrics: dict, declared: dict) -> list[str]:
 
 def _context(notebook: nbformat.NotebookNode, backend: str | None) -> dict[str, str]:
     """Return what `where:` can ask for: profile, backend, and data ("real" or "stand-in")."""
-    import papermill  # slow, and building the site does not need it
-
-    parameters = {name: p["default"] for name, p in papermill.inspect_notebook(notebook).items()}
     injected = notebook.metadata.get("papermill", {}).get("parameters", {})
     stand_ins = [payload.get("is_stand_in") for payload in outputs(notebook, DATA_MIME)]
-    profile = injected.get("profile", parameters.get("profile", "cpu")).strip("\"'")
+    profile = {"profile": "cpu", **_parameters(notebook), **injected}["profile"]
     run = notebook.metadata.get("kexue_run", {})
     used = backend or run.get("backend") or "tensorflow"
     return {"profile": profile, "backend": used, "data": "stand-in" if any(stand_ins) else "real"}
+
+
+def _parameters(notebook: nbformat.NotebookNode) -> dict[str, Any]:
+    """Return what the parameters cell sets.
+
+    `papermill.inspect_notebook` would write out the whole notebook and read it again, outputs and all.
+    """
+    cells = [cell.source for cell in code_cells(notebook) if "parameters" in tags(cell)]
+    lines = [line for source in cells for line in ast.parse(source).body if isinstance(line, ast.Assign)]
+    return {target.id: ast.literal_eval(line.value) for line in lines for target in line.targets}
 
 
 def _applying(rule: dict, context: dict[str, str]) -> dict:
