@@ -25,3 +25,20 @@ def at_least_float32(tensor: Tensor) -> Tensor:
     tensor = ops.convert_to_tensor(tensor)
     is_double = keras.backend.standardize_dtype(tensor.dtype) == "float64"
     return tensor if is_double else ops.cast(tensor, "float32")
+
+
+def as_float(tensor: Tensor) -> Tensor:
+    """Return the tensor as it is if its dtype is a float, and in Keras' default float type otherwise.
+
+    Args:
+        tensor: any shape, any type of numbers.
+
+    Returns:
+        The same shape.
+
+    >>> str(keras.backend.standardize_dtype(as_float(ops.ones(2, "int32")).dtype))
+    'float32'
+    """
+    tensor = ops.convert_to_tensor(tensor)
+    is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
+    return tensor if is_float else ops.cast(tensor, keras.config.floatx())

@@ -11,8 +11,9 @@ import math
 import keras
 from keras import ops
 
+from kexue_lib import masks
 from kexue_lib.layers.common import Shape, Tensor, registered
-from kexue_lib.precision import at_least_float32
+from kexue_lib.precision import as_float, at_least_float32
 from kexue_lib.validation import fits, require
 
 
@@ -93,19 +94,12 @@ def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
 
     Source: article 6810.
     """
-    logits, mask = _as_float(logits), _as_bool(mask)
-    shapes = f"shape {tuple(mask.shape)} for logits of shape {tuple(logits.shape)}"
-    require(fits(mask.shape, logits.shape, broadcast=True), "mask", shapes, "broadcastable to the logits")
-    logits = ops.where(mask, logits, -math.inf)
-    possible = logits != -math.inf
-    # The softmax of a row of -inf is NaN, and so is its gradient, even where the result is not used.
-    weights = ops.softmax(ops.where(ops.any(possible, axis=-1, keepdims=True), logits, 0), axis=-1)
-    return ops.where(possible, weights, 0)
+    return masks.apply(logits, mask)
 
 
 def _steps(inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return inputs and mask as tensors, the mask with as many axes as the inputs."""
-    inputs, mask = _as_float(inputs), _as_bool(mask)
+    inputs, mask = as_float(inputs), _as_bool(mask)
     rank = len(inputs.shape)
     is_mask = len(mask.shape) == 2 and fits(mask.shape, inputs.shape[:2])
     shapes = f"shape {tuple(mask.shape)} for inputs of shape {tuple(inputs.shape)}"
@@ -115,12 +109,6 @@ def _steps(inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def _as_bool(mask: Tensor) -> Tensor:
     return ops.cast(ops.convert_to_tensor(mask), "bool")
-
-
-def _as_float(tensor: Tensor) -> Tensor:
-    tensor = ops.convert_to_tensor(tensor)
-    is_float = keras.backend.is_float_dtype(keras.backend.standardize_dtype(tensor.dtype))
-    return tensor if is_float else ops.cast(tensor, keras.config.floatx())
 
 
 @registered
