@@ -1,8 +1,8 @@
 """Who may attend to whom: masks for attention, and the softmax that heeds them (articles 6853 and 7115).
 
 A mask is Boolean and true where a query may see a key. Those of this module are combined with
-`ops.logical_and` and `ops.logical_or`: a causal band is `logical_and(band(n, width), causal(n))`. A length may
-also be a scalar tensor, as `ops.shape` gives it where TensorFlow does not know it yet.
+`ops.logical_and` and `ops.logical_or`: a causal band is `logical_and(band(n, width), causal(n))`. A length
+may also be a scalar tensor, as `ops.shape` gives it where TensorFlow does not know it yet.
 """
 
 from __future__ import annotations
