@@ -171,8 +171,7 @@ class TestMultiHeadAttention:
         layer = built(value=QUERY, causal=True, rotary=True)
         inputs, cache = keras.Input((1, 6)), keras.Input((2, 2, 5, 4))
         index = keras.Input((), dtype="int32")
-        first = keras.layers.Lambda(lambda x: x[0], output_shape=(), dtype="int32")(index)
-        model = keras.Model([inputs, cache, index], layer(inputs, inputs, cache=cache, cache_index=first))
+        model = keras.Model([inputs, cache, index], layer(inputs, inputs, cache=cache, cache_index=index[0]))
         model.compile(jit_compile=not IS_TORCH)
         state, outputs = np.zeros((2, 2, 2, 5, 4), "float32"), []
         for step in range(5):
