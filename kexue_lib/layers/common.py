@@ -12,12 +12,16 @@ registered = keras.saving.register_keras_serializable(package="kexue")
 
 def to_heads(heads: int, size: int, use_bias: bool = True, **kwargs) -> keras.layers.Layer:
     """Return the dense layer from (batch, time, features) to (batch, heads, time, size)."""
-    axes = "hk" if use_bias else None
-    # An einsum and not a matmul, for on PyTorch Keras' matmul of float64 is float32.
-    return keras.layers.EinsumDense("btd,dhk->bhtk", (heads, None, size), bias_axes=axes, **kwargs)
+    return einsum_dense("btd,dhk->bhtk", (heads, None, size), "hk" if use_bias else None, **kwargs)
 
 
 def from_heads(size: int, use_bias: bool = True, **kwargs) -> keras.layers.Layer:
     """Return the dense layer from (batch, heads, time, features) to (batch, time, size)."""
-    axes = "d" if use_bias else None
-    return keras.layers.EinsumDense("bhtk,hkd->btd", (None, size), bias_axes=axes, **kwargs)
+    return einsum_dense("bhtk,hkd->btd", (None, size), "d" if use_bias else None, **kwargs)
+
+
+def einsum_dense(equation: str, output_shape: Shape, bias_axes: str | None, **kwargs) -> keras.layers.Layer:
+    """Return Keras' `EinsumDense`, which on PyTorch keeps float64 where Keras' `Dense` makes it float32."""
+    layer = keras.layers.EinsumDense(equation, output_shape, bias_axes=bias_axes, **kwargs)
+    layer.supports_masking = True  # it warns otherwise; what is masked, the layers of attention know
+    return layer

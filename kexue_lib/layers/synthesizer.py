@@ -9,7 +9,7 @@ from keras import ops
 
 from kexue_lib import masks
 from kexue_lib.layers.attention import of_keys
-from kexue_lib.layers.common import Shape, Tensor, from_heads, registered, to_heads
+from kexue_lib.layers.common import Shape, Tensor, einsum_dense, from_heads, registered, to_heads
 from kexue_lib.precision import at_least_float32
 from kexue_lib.validation import require, require_integer
 
@@ -157,15 +157,17 @@ class _Scores(keras.layers.Layer):
     def __init__(self, heads: int, head_size: int, length: int, rank: int, **kwargs):
         super().__init__(**kwargs)
         self.heads, self.head_size, self.length, self.rank = heads, head_size, length, rank
+        self.supports_masking = True
+
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> None:
+        return None
 
     def _opinions(self, name: str, count: int, input_shape: Shape) -> list[keras.layers.Layer]:
         """Return two dense layers, by way of `head_size` to `count` columns."""
         settings = {"dtype": self.dtype_policy}
         hidden = to_heads(self.heads, self.head_size, activation="relu", name=f"{name}_hidden", **settings)
         hidden.build(input_shape)
-        outputs = keras.layers.EinsumDense(
-            "bhtk,hkn->bhtn", (self.heads, None, count), bias_axes="hn", name=name, **settings
-        )
+        outputs = einsum_dense("bhtk,hkn->bhtn", (self.heads, None, count), "hn", name=name, **settings)
         outputs.build((None, self.heads, None, self.head_size))
         return [hidden, outputs]
 
