@@ -48,7 +48,7 @@ def assert_same(layer_class, length, k, causal, dtype, mask=None):
 @layers
 @in_directions
 @pytest.mark.parametrize("dtype", TOLERANCES)
-@pytest.mark.parametrize(("length", "k"), [(37, 4), (12, 4), (1, 1), (1, 3), (2, 5), (9, 1), (7, 7), (10, 3)])
+@pytest.mark.parametrize(("length", "k"), [(37, 4), (8, 4), (2, 5), (3, 1)])
 def test_forward_and_gradient_are_those_of_the_reference(layer_class, length, k, causal, dtype):
     assert_same(layer_class, length, k, causal, dtype)
 
