@@ -8,6 +8,7 @@ from keras import ops
 from kexue_lib import masks
 from kexue_lib.autodiff import gradient
 from kexue_lib.layers import masked_softmax
+from kexue_lib.precision import at_least_float32
 
 IS_JAX = keras.backend.backend() == "jax"
 DTYPES = ["float16", "bfloat16", "float32", *([] if IS_JAX else ["float64"])]
@@ -76,7 +77,7 @@ def test_apply(dtype):
     assert keras.backend.standardize_dtype(weights.dtype) == dtype
     expected = [[1 / (1 + np.e), np.e / (1 + np.e), 0], [1, 0, 0], [0, 0, 0]]
     tolerance = {"float64": 1e-15, "float32": 1e-6}.get(dtype, 4e-3)
-    np.testing.assert_allclose(to_numpy(ops.cast(weights, "float64")), expected, rtol=tolerance)
+    np.testing.assert_allclose(to_numpy(at_least_float32(weights)), expected, rtol=tolerance)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
