@@ -74,7 +74,7 @@ def test_gradients_of_the_weights(layer_class, causal, dtype):
         gradient(lambda f=layer: ops.square(f(inputs)), weights=layer.trainable_weights)
         for layer in pair(layer_class, 3, causal, dtype)
     )
-    # That of the keys' bias is 0, for it adds the same to all scores of a row: what is left of it is rounding.
+    # That of the keys' bias is 0, for it adds the same to all scores of a row; what is left is rounding.
     largest = max(np.abs(ops.convert_to_numpy(slope)).max() for slope in expected)
     for one, other in zip(found, expected, strict=True):
         one, other = ops.convert_to_numpy(one), ops.convert_to_numpy(other)
