@@ -7,6 +7,11 @@ places within one; n is the length, padded with masked places to whole blocks.
 
 from __future__ import annotations
 
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
 import keras
 from keras import ops
 
@@ -50,7 +55,8 @@ class SelfAttention(keras.layers.Layer):
             return self.output_dense(attend(queries, keys, values, seen))
         size = self.block_size
         blocks = (_to_blocks(x, size) for x in (queries, keys, values, ops.expand_dims(valid, (1, 3))))
-        return self.output_dense(_from_blocks(self.attend_in_blocks(*blocks), length))
+        results = ops.cast(self.attend_in_blocks(*blocks), self.compute_dtype)
+        return self.output_dense(_from_blocks(results, length))
 
     def pattern(self, length: int | Tensor) -> Tensor:
         """Return who sees whom, Boolean of shape (length, length)."""
@@ -122,8 +128,7 @@ class AtrousSelfAttention(SelfAttention):
 
     def attend_in_blocks(self, queries: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> Tensor:
         """Return the results, shape (batch, heads, c, r, size): ordinary attention among equal r."""
-        scores, seen = _strided_scores(queries, keys, valid, self.causal)
-        return _strided_sum(_weights(scores, seen, values), values)
+        return _softmax_sum(_strided_set(queries, keys, values, valid, self.causal))
 
     def get_config(self) -> dict:
         """Return the arguments."""
@@ -179,8 +184,7 @@ class LocalSelfAttention(SelfAttention):
     def attend_in_blocks(self, queries: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> Tensor:
         """Return the results, shape (batch, heads, c, r, size): each block attends to those beside it."""
         near = ops.abs(_distances_to_neighbours(self.window, self.causal)) <= self.window
-        scores, seen = _local_scores(queries, keys, valid, near, self.causal)
-        return _local_sum(_weights(scores, seen, values), values, self.causal)
+        return _softmax_sum(_local_set(queries, keys, values, valid, near, self.causal))
 
     def get_config(self) -> dict:
         """Return the arguments."""
@@ -240,13 +244,10 @@ class SparseSelfAttention(SelfAttention):
         distances = ops.abs(_distances_to_neighbours(self.stride, self.causal))
         # The strided set has the distances 0 and k already.
         near = ops.logical_and(distances > 0, distances < self.stride)
-        local, seen_local = _local_scores(queries, keys, valid, near, self.causal)
-        strided, seen_strided = _strided_scores(queries, keys, valid, self.causal)
-        scores = ops.concatenate([local, strided], axis=-1)
-        weights = _weights(scores, ops.concatenate([seen_local, seen_strided], axis=-1), values)
-        count = local.shape[-1]
-        near_sum = _local_sum(weights[..., :count], values, self.causal)
-        return near_sum + _strided_sum(weights[..., count:], values)
+        return _softmax_sum(
+            _local_set(queries, keys, values, valid, near, self.causal),
+            _strided_set(queries, keys, values, valid, self.causal),
+        )
 
     def get_config(self) -> dict:
         """Return the arguments."""
@@ -281,29 +282,56 @@ def _distances_to_neighbours(size: int, causal: bool) -> Tensor:
     return ops.where(distances < 0, 2 * size, distances) if causal else distances
 
 
-def _local_scores(
-    queries: Tensor, keys: Tensor, valid: Tensor, near: Tensor, causal: bool
-) -> tuple[Tensor, Tensor]:
-    """Return scores (batch, heads, c, r, places beside) and which of them count."""
-    scores = ops.einsum("bhcrd,bhcjd->bhcrj", queries, _beside(keys, causal))
-    return scores, ops.logical_and(ops.swapaxes(_beside(valid, causal), 3, 4), near)
+class _Set(NamedTuple):
+    """Keys that each query sees: scores, -inf where masked, and what to do with their weights."""
+
+    scores: Tensor  # float32 at least, keys on the last axis
+    sum_values: Callable[[Tensor], Tensor]  # from weights to (batch, heads, c, r, size)
+    turn: Callable[[Tensor], Tensor]  # between the axes of the scores before the last, and c, r
 
 
-def _local_sum(weights: Tensor, values: Tensor, causal: bool) -> Tensor:
-    return ops.einsum("bhcrj,bhcjd->bhcrd", weights, _beside(values, causal))
+def _local_set(
+    queries: Tensor, keys: Tensor, values: Tensor, valid: Tensor, near: Tensor, causal: bool
+) -> _Set:
+    """Return the set of the places beside, with scores of shape (batch, heads, c, r, places beside)."""
+    seen = ops.logical_and(ops.swapaxes(_beside(valid, causal), 3, 4), near)
+    scores = at_least_float32(ops.einsum("bhcrd,bhcjd->bhcrj", queries, _beside(keys, causal)))
+    values = at_least_float32(_beside(values, causal))
+    return _Set(
+        ops.where(seen, scores, -math.inf),
+        lambda weights: ops.einsum("bhcrj,bhcjd->bhcrd", weights, values),
+        lambda x: x,
+    )
 
 
-def _strided_scores(queries: Tensor, keys: Tensor, valid: Tensor, causal: bool) -> tuple[Tensor, Tensor]:
-    """Return scores (batch, heads, c, r, c of the key) and which of them count."""
-    scores = ops.einsum("bhcrd,bhjrd->bhcrj", queries, keys)
-    blocks = ops.shape(keys)[2]
-    order = masks.causal(blocks) if causal else ops.ones((blocks, blocks), dtype="bool")
-    return scores, ops.logical_and(ops.transpose(valid, (0, 1, 4, 3, 2)), ops.expand_dims(order, 1))
+def _strided_set(queries: Tensor, keys: Tensor, values: Tensor, valid: Tensor, causal: bool) -> _Set:
+    """Return the set of the places in step, with scores of shape (batch, heads, r, c, c of the key).
+
+    The products are taken for each r. To put c before r would copy the scores, so the few numbers that both
+    sets share are turned instead.
+    """
+    seen = ops.transpose(valid, (0, 1, 3, 4, 2))
+    if causal:
+        seen = ops.logical_and(seen, masks.causal(ops.shape(keys)[2]))
+    scores = at_least_float32(ops.einsum("bhcrd,bhjrd->bhrcj", queries, keys))
+    values = at_least_float32(values)
+    return _Set(
+        ops.where(seen, scores, -math.inf),
+        lambda weights: ops.einsum("bhrcj,bhjrd->bhcrd", weights, values),
+        lambda x: ops.swapaxes(x, 2, 3),
+    )
 
 
-def _strided_sum(weights: Tensor, values: Tensor) -> Tensor:
-    return ops.einsum("bhcrj,bhjrd->bhcrd", weights, values)
+def _softmax_sum(*sets: _Set) -> Tensor:
+    """Return the values summed by one softmax over all sets, shape (batch, heads, c, r, size).
 
-
-def _weights(scores: Tensor, seen: Tensor, values: Tensor) -> Tensor:
-    return ops.cast(masks.apply(at_least_float32(scores), seen), values.dtype)
+    It is `masks.apply` without the copies that one array of all scores, and of all weights, would be: the
+    sums of the values are divided, not the weights.
+    """
+    maxima = [chosen.turn(ops.max(chosen.scores, axis=-1, keepdims=True)) for chosen in sets]
+    largest = ops.stop_gradient(functools.reduce(ops.maximum, maxima))
+    largest = ops.where(largest == -math.inf, 0, largest)
+    weights = [ops.exp(chosen.scores - chosen.turn(largest)) for chosen in sets]
+    pairs = list(zip(sets, weights, strict=True))
+    total = sum(chosen.turn(ops.sum(weight, axis=-1, keepdims=True)) for chosen, weight in pairs)
+    return sum(chosen.sum_values(weight) for chosen, weight in pairs) / ops.where(total == 0, 1, total)
