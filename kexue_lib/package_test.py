@@ -17,6 +17,7 @@ def test_derivations_load_no_framework():
         "import sys\n"
         "from kexue_lib import checks, data, notebook, plotting\n"
         "from kexue_lib.mathematics import angles, developable, matrix_functions, rope\n"
+        "from kexue_lib.text import trees\n"
         "print([m for m in ('keras', 'tensorflow', 'jax', 'torch') if m in sys.modules])"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

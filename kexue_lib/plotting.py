@@ -21,6 +21,12 @@ BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY = (
 # 5.4 inches of a 390-pixel phone leave eleven points of type at about ten pixels: still readable.
 WIDTH = 5.4
 
+# Of Linux and Colab, macOS and Windows; matplotlib knows a collection by its first, often Japanese, name.
+CHINESE_FONTS = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Serif CJK SC", "Noto Serif CJK JP", "WenQuanYi Zen Hei",
+    "WenQuanYi Micro Hei", "PingFang SC", "Hiragino Sans GB", "Heiti TC", "Microsoft YaHei", "SimHei",
+)  # fmt: skip
+
 STYLE = {
     "figure.figsize": (WIDTH, 3.4),
     "figure.dpi": 110,
@@ -50,6 +56,17 @@ def use_book_style() -> None:
         from matplotlib_inline.backend_inline import set_matplotlib_formats
 
         set_matplotlib_formats("svg", metadata={"Date": None})
+
+
+def families() -> list[str]:
+    """Return matplotlib's font and then those installed that have Chinese characters, to take these from.
+
+    For `family=` of a text that may be Chinese. Where no such font is installed matplotlib draws boxes.
+    """
+    from matplotlib import font_manager, rcParams
+
+    installed = {font.name for font in font_manager.fontManager.ttflist}
+    return [*rcParams["font.family"], *(name for name in CHINESE_FONTS if name in installed)]
 
 
 def interactive(

@@ -3,6 +3,7 @@
 from typing import Any
 
 import keras
+from keras import ops
 
 Tensor = Any  # of the backend, symbolic, or what the backend converts
 Shape = tuple[int | None, ...]
@@ -25,3 +26,11 @@ def einsum_dense(equation: str, output_shape: Shape, bias_axes: str | None, **kw
     layer = keras.layers.EinsumDense(equation, output_shape, bias_axes=bias_axes, **kwargs)
     layer.supports_masking = True  # it warns otherwise; what is masked, the layers of attention know
     return layer
+
+
+def without_masked(tensor: Tensor, mask: Tensor | None) -> Tensor:
+    """Return a tensor (batch, time, features) with 0 where the mask, (batch, time), is false.
+
+    What stood there, NaN and infinity included, changes neither what is computed of it nor a gradient.
+    """
+    return tensor if mask is None else ops.where(ops.expand_dims(ops.cast(mask, "bool"), -1), tensor, 0)

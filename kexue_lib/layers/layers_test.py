@@ -7,6 +7,7 @@ from keras import ops
 
 from kexue_lib.autodiff import gradient
 from kexue_lib.layers import (
+    AttentionPooling1D,
     CenterLoss,
     MaskedGlobalMaxPooling1D,
     TiedDense,
@@ -206,6 +207,68 @@ class TestMaskedGlobalMaxPooling1D:
     def test_inputs_without_time_are_refused(self):
         with pytest.raises(ValueError, match="expected ndim=3, found ndim=2"):
             MaskedGlobalMaxPooling1D()(np.zeros((2, 3), "float32"))
+
+
+class TestAttentionPooling1D:
+    INPUTS = np.random.default_rng(0).normal(size=(3, 5, 4)).astype("float32")
+    MASK = np.array([[1, 1, 1, 0, 0], [1, 1, 1, 1, 1], [0, 0, 0, 0, 0]], dtype=bool)
+
+    def layer(self, **kwargs):
+        layer = AttentionPooling1D(**kwargs)
+        layer.build((None, 5, 4))
+        random = np.random.default_rng(1)
+        layer.set_weights([random.normal(size=weight.shape) for weight in layer.get_weights()])
+        return layer
+
+    def test_contract(self):
+        check_layer(AttentionPooling1D, {}, self.INPUTS, expected_output_shape=(3, 4))
+
+    def test_equation(self):
+        layer = self.layer()
+        kernel, direction = layer.get_weights()
+        scores = (np.tanh(self.INPUTS @ kernel) @ direction)[..., 0]
+        weights = np.exp(scores) / np.exp(scores).sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(to_numpy(layer.weights_of(self.INPUTS)), weights, rtol=1e-4)
+        expected = np.einsum("bt,btf->bf", weights, self.INPUTS)
+        np.testing.assert_allclose(to_numpy(layer(self.INPUTS)), expected, rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("hidden", [7.0, np.nan, np.inf])
+    def test_masked_steps_change_nothing(self, hidden):
+        """Nor do they change a gradient of the weights."""
+        layer, padded = self.layer(), np.where(self.MASK[..., None], self.INPUTS, hidden)
+        found = to_numpy(layer(padded, mask=self.MASK))
+        expected = [
+            to_numpy(layer(self.INPUTS[:1, :3]))[0],
+            to_numpy(layer(self.INPUTS[1:2]))[0],
+            np.zeros(4),
+        ]
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+        def loss(inputs):
+            return lambda: ops.square(layer(inputs, mask=self.MASK))
+
+        slopes, wanted = (gradient(loss(some), weights=layer.weights) for some in (padded, self.INPUTS))
+        for slope, other in zip(slopes, wanted, strict=True):
+            np.testing.assert_allclose(to_numpy(slope), to_numpy(other), rtol=1e-4, atol=1e-6)
+
+    @pytest.mark.parametrize("jit_compile", JIT_COMPILE)
+    def test_consumes_the_mask_that_keras_passes(self, jit_compile):
+        layer, inputs = self.layer(), keras.Input((5, 4))
+        model = keras.Model(inputs, layer(keras.layers.Masking()(inputs)))
+        model.compile(jit_compile=jit_compile)
+        found = model.predict(self.INPUTS * self.MASK[:, :, None], verbose=0)
+        np.testing.assert_allclose(found, to_numpy(layer(self.INPUTS, mask=self.MASK)), rtol=1e-4, atol=1e-6)
+
+    def test_float16_is_summed_in_float32(self):
+        """4096 weights of 1/4096 added up in float16 stop short of 1."""
+        layer = AttentionPooling1D(dtype="mixed_float16")
+        found = layer(np.ones((1, 4096, 2), "float16"))
+        assert dtype_of(found) == "float16"
+        np.testing.assert_allclose(to_numpy(found), 1, rtol=1e-3)
+
+    def test_inputs_without_time_are_refused(self):
+        with pytest.raises(ValueError, match="expected ndim=3, found ndim=2"):
+            AttentionPooling1D()(np.zeros((2, 3), "float32"))
 
 
 class TestCenterLoss:

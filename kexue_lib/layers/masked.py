@@ -12,7 +12,7 @@ import keras
 from keras import ops
 
 from kexue_lib import masks
-from kexue_lib.layers.common import Shape, Tensor, registered
+from kexue_lib.layers.common import Shape, Tensor, registered, without_masked
 from kexue_lib.precision import as_float, at_least_float32
 from kexue_lib.validation import fits, require
 
@@ -141,6 +141,62 @@ class MaskedGlobalMaxPooling1D(keras.layers.Layer):
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the maximum, shape (batch, features)."""
         return ops.max(inputs, axis=1) if mask is None else masked_max(inputs, mask)
+
+    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> None:
+        """Return no mask."""
+        return None
+
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
+        """Return (batch, features)."""
+        return (input_shape[0], input_shape[2])
+
+
+@registered
+class AttentionPooling1D(keras.layers.Layer):
+    r"""A weighted mean over time; the layer learns from each step how much it weighs.
+
+    $$\lambda = \mathrm{softmax}_t(\alpha^\top \tanh(W x_t)), \qquad y = \sum_t \lambda_t x_t$$
+
+    Masked steps weigh nothing. The sum is computed in float32 at least.
+
+    Call arguments:
+        inputs: shape (batch, time, features).
+        mask: Boolean, shape (batch, time); Keras passes the one that the inputs carry. None: all steps count.
+
+    Returns:
+        Shape (batch, features); 0 where all steps are masked. It has no time axis and carries no mask.
+
+    >>> layer, inputs = AttentionPooling1D(), ops.convert_to_tensor([[[1.0], [3.0], [9.0]]])
+    >>> layer.build(inputs.shape)
+    >>> layer.set_weights([0 * weight for weight in layer.get_weights()])  # all steps weigh the same
+    >>> round(float(layer(inputs, mask=ops.convert_to_tensor([[True, True, False]]))[0, 0]), 4)
+    2.0
+
+    Source: articles 5409 and 6906.
+    """
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+        self.input_spec = keras.layers.InputSpec(ndim=3)
+
+    def build(self, input_shape: Shape) -> None:
+        r"""Create $W$, shape (features, features), and $\alpha$, shape (features, 1)."""
+        features = input_shape[-1]
+        self.kernel = self.add_weight(shape=(features, features), name="kernel")
+        self.direction = self.add_weight(shape=(features, 1), name="direction")
+
+    def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return the weighted mean, shape (batch, features)."""
+        inputs = without_masked(inputs, mask)  # for a masked NaN times a weight of 0 would still be NaN
+        weights = ops.expand_dims(self.weights_of(inputs, mask), axis=-1)
+        return ops.cast(ops.sum(weights * at_least_float32(inputs), axis=1), inputs.dtype)
+
+    def weights_of(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
+        r"""Return $\lambda$, shape (batch, time), float32 at least; for figures."""
+        scores = ops.matmul(ops.tanh(ops.matmul(inputs, self.kernel)), self.direction)
+        scores = at_least_float32(ops.squeeze(scores, axis=-1))
+        return ops.softmax(scores, axis=-1) if mask is None else masked_softmax(scores, mask)
 
     def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> None:
         """Return no mask."""
