@@ -5,11 +5,28 @@ the `cpu` profile only, generates a stand-in. With `KEXUE_DRY_RUN=1` it generate
 shapes and touches no file. Call `show()` on what it returns to say on the page what was used.
 """
 
-from kexue_lib.data.dataset import Dataset, LabelledImages
+from kexue_lib.data.brackets import nested_brackets
+from kexue_lib.data.dataset import Brackets, Couplets, Dataset, LabelledImages, Text, Verse
 from kexue_lib.data.files import DataError
 from kexue_lib.data.images import digits, mnist
+from kexue_lib.data.texts import novel, tang_couplets, verse
 
-__all__ = ["DataError", "Dataset", "LabelledImages", "digits", "download_all", "mnist"]
+__all__ = [
+    "Brackets",
+    "Couplets",
+    "DataError",
+    "Dataset",
+    "LabelledImages",
+    "Text",
+    "Verse",
+    "digits",
+    "download_all",
+    "mnist",
+    "nested_brackets",
+    "novel",
+    "tang_couplets",
+    "verse",
+]
 
 
 def download_all() -> None:

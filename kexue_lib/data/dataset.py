@@ -35,8 +35,9 @@ class Dataset:
         show(text, markup=f'<p class="kexue-data">{escape(text)}</p>', facts=facts)
 
     def _sizes(self) -> dict[str, list[int]]:
-        values = {field.name: getattr(self, field.name) for field in fields(self)}
-        return {name: list(value.shape) for name, value in values.items() if isinstance(value, np.ndarray)}
+        own = fields(self)[len(fields(Dataset)) :]
+        values = {field.name: getattr(self, field.name) for field in own}
+        return {name: list(v.shape) if isinstance(v, np.ndarray) else [len(v)] for name, v in values.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,3 +55,65 @@ class LabelledImages(Dataset):
     train_labels: np.ndarray
     test_images: np.ndarray
     test_labels: np.ndarray
+
+
+@dataclass(frozen=True, kw_only=True)
+class Couplets(Dataset):
+    """Pairs of lines that answer each other character by character, in two disjoint parts.
+
+    Attributes:
+        train_upper: the upper halves, one string each.
+        train_lower: the lower halves; each has the length of its upper half.
+        test_upper: as `train_upper`.
+        test_lower: as `train_lower`.
+    """
+
+    train_upper: tuple[str, ...]
+    train_lower: tuple[str, ...]
+    test_upper: tuple[str, ...]
+    test_lower: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Text(Dataset):
+    """A running text.
+
+    Attributes:
+        text: all of it; a paragraph a line, no empty lines.
+    """
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verse(Dataset):
+    """Poems.
+
+    Attributes:
+        poems: of each poem its lines, without punctuation.
+        titles: of each poem; some titles occur more than once.
+        authors: of each poem.
+    """
+
+    poems: tuple[tuple[str, ...], ...]
+    titles: tuple[str, ...]
+    authors: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Brackets(Dataset):
+    """Sentences of matching brackets.
+
+    Attributes:
+        tokens: shape (sentences, length), int32; 1 + the place of the bracket in `alphabet`, 0 after the end.
+        depths: shape (sentences, length), int32; how many pairs a bracket stands in, its own included; 0
+            after the end.
+        trees: of each sentence its tree, as `kexue_lib.text.trees` has them: a matching pair and what stands
+            within is a part.
+        alphabet: the brackets.
+    """
+
+    tokens: np.ndarray
+    depths: np.ndarray
+    trees: tuple[tuple, ...]
+    alphabet: str
