@@ -155,6 +155,15 @@ class TestDisturbedGate:
         quiet = layer_with(0, gate_bias=2.0, gate_noise=0.5, gate_dropout=0.5)(self.ONES)
         np.testing.assert_allclose(to_numpy(quiet), sigmoid(2.0), rtol=1e-5)
 
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_mixed_precision(self, dtype):
+        layer = layer_with(0, gate_bias=2.0, gate_noise=0.1, gate_dropout=0.2, dtype=f"mixed_{dtype}")
+        found = layer(self.ONES, training=True)
+        assert keras.backend.standardize_dtype(found.dtype) == dtype
+        values = to_numpy(ops.cast(found, "float32"))
+        assert values.min() == 0.5
+        assert values.max() == pytest.approx(sigmoid(2.2 / 0.8), abs=0.01)
+
     def test_every_call_draws_anew(self):
         layer = layer_with(0, gate_bias=2.0, gate_noise=0.1)
         first, second = (to_numpy(layer(self.ONES, training=True)) for _ in range(2))

@@ -112,18 +112,19 @@ class OrderedNeuronsLSTMCell(keras.layers.Layer):
     def call(self, inputs: Tensor, states: list[Tensor]) -> tuple[Tensor, list[Tensor]]:
         """Return the output, shape (batch, units), and the new states."""
         hidden, memory = states
-        gates, masters = self._gate_logits(inputs, hidden)
+        columns, masters = self._columns(inputs, hidden)
         # A row for each level, so that a master gate, of shape (batch, levels, 1), reaches its whole chunk.
         # `repeat` would not compile on TensorFlow: XLA must know the shape of its gradient.
         rows = (self.units // self.chunk_size, self.chunk_size)
-        gates, memory = ops.reshape(gates, (-1, 4, *rows)), ops.reshape(memory, (-1, *rows))
-        master_forget, master_input = (ops.expand_dims(gate, -1) for gate in _master_gates(masters))
+        columns, memory = ops.reshape(columns, (-1, 4, *rows)), ops.reshape(memory, (-1, *rows))
+        gates = ops.sigmoid(columns)  # of the candidate as well: one call costs less than three
+        master_forget, master_input = (gate[..., None] for gate in _master_gates(masters))
         overlap = master_forget * master_input
         # ω i + (ĩ - ω) and ω f + (f̃ - ω), with one product less each.
-        admit = master_input - overlap * ops.sigmoid(-gates[:, 0])
-        keep = master_forget - overlap * ops.sigmoid(-gates[:, 1])
-        memory = keep * memory + admit * ops.tanh(gates[:, 2])
-        hidden = ops.sigmoid(gates[:, 3]) * ops.tanh(memory)
+        admit = master_input + overlap * (gates[:, 0] - 1)
+        keep = master_forget + overlap * (gates[:, 1] - 1)
+        memory = keep * memory + admit * ops.tanh(columns[:, 2])
+        hidden = gates[:, 3] * ops.tanh(memory)
         hidden, memory = (ops.reshape(state, (-1, self.units)) for state in (hidden, memory))
         return hidden, [hidden, memory]
 
@@ -137,10 +138,10 @@ class OrderedNeuronsLSTMCell(keras.layers.Layer):
         Returns:
             $\tilde f_t$ and $\tilde \imath_t$, shape (..., units / chunk_size) each.
         """
-        return _master_gates(self._gate_logits(inputs, hidden)[1])
+        return _master_gates(self._columns(inputs, hidden)[1])
 
-    def _gate_logits(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what the sigmoids and the candidate's tanh are taken of, and what the master gates are."""
+    def _columns(self, inputs: Tensor, hidden: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what the gates and the candidate are functions of, and what the master gates are."""
         columns = ops.matmul(inputs, self.kernel) + ops.matmul(hidden, self.recurrent_kernel) + self.bias
         return columns[..., : 4 * self.units], columns[..., 4 * self.units :]
 
