@@ -43,7 +43,7 @@ def measure(copy: Path) -> Iterator[Measurement]:
     yield "import kexue_lib", import_seconds(), "s", 0.3
     yield "first cell of a derivation after its kernel's first", slowest_start(copy), "s", 3.0
     yield "heaviest page, compressed", heaviest_page(copy) / 1e6, "MB", 1.0
-    yield from training(copy)
+    yield from library(copy)
 
 
 def execution(copy: Path) -> Iterator[Measurement]:
@@ -136,12 +136,23 @@ def heaviest_page(copy: Path) -> float:
     return heaviest
 
 
-def training(copy: Path) -> Iterator[Measurement]:
-    """The library's optimizers and losses, on the book's backend."""
-    command = module("ci.bench_training")
-    environment = {**os.environ, "PYTHONPATH": str(copy), "TF_CPP_MIN_LOG_LEVEL": "3"}
-    done = subprocess.run(command, cwd=copy, env=environment, check=True, capture_output=True, text=True)
-    yield from map(json.loads, done.stdout.splitlines())
+def library(copy: Path) -> Iterator[Measurement]:
+    """The library's optimizers and losses on the book's backend, its sequence layers on the compiled two."""
+    for name, backend in (
+        ("ci.bench_training", "tensorflow"),
+        ("ci.bench_sequence", "tensorflow"),
+        ("ci.bench_sequence", "jax"),
+    ):
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(copy),
+            "KERAS_BACKEND": backend,
+            "TF_CPP_MIN_LOG_LEVEL": "3",
+        }
+        done = subprocess.run(
+            module(name), cwd=copy, env=environment, check=True, capture_output=True, text=True
+        )
+        yield from map(json.loads, done.stdout.splitlines())
 
 
 def transferred(browser, address: str) -> float:

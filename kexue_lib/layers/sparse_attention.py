@@ -196,7 +196,7 @@ class SparseSelfAttention(SelfAttention):
     r"""Self-attention dense nearby and sparse far away: $|i - j| \le k$ or $i - j \equiv 0 \pmod k$.
 
     The scores of both sets go into one softmax, those that are in both once: $n^2/k + 3nk$ for each head.
-    That is least, of the order of $n^{3/2}$, for k about $\sqrt n$.
+    That is least, $2\sqrt 3 \, n^{3/2}$, for k about $\sqrt{n/3}$.
 
     Args:
         heads: how many.

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from keras import ops
 
-from kexue_lib.autodiff import gradient
+from kexue_lib.autodiff import compiled, gradient
 from kexue_lib.layers import AtrousSelfAttention, LocalSelfAttention, SparseSelfAttention
 from kexue_lib.testing import check_layer
 
@@ -36,13 +36,19 @@ def pair(layer_class, k, causal=False, dtype="float32", features=6):
 def assert_same(layer_class, length, k, causal, dtype, mask=None):
     inputs, layers = ops.convert_to_tensor(inputs_of(length), dtype), pair(layer_class, k, causal, dtype)
     scale = ops.convert_to_tensor(np.random.default_rng(1).normal(size=inputs.shape), dtype)
-    found, expected = (ops.convert_to_numpy(layer(inputs, mask=mask)) for layer in layers)
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCES[dtype] * np.abs(expected).max())
-    found, expected = (
-        ops.convert_to_numpy(gradient(lambda x, f=layer: scale * f(x, mask=mask), inputs)) for layer in layers
-    )
-    assert np.all(np.isfinite(found))
-    np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCES[dtype] * np.abs(expected).max())
+
+    def outputs_and_slopes(layer):
+        """Compiled, because JAX would compile every operation by itself."""
+
+        def both(x):
+            return layer(x, mask=mask), gradient(lambda x: scale * layer(x, mask=mask), x)
+
+        return [ops.convert_to_numpy(tensor) for tensor in compiled(both)(inputs)]
+
+    for found, expected in zip(*map(outputs_and_slopes, layers), strict=True):
+        assert np.all(np.isfinite(found))
+        atol = TOLERANCES[dtype] * np.abs(expected).max()
+        np.testing.assert_allclose(found, expected, rtol=0, atol=atol)
 
 
 @layers
@@ -71,7 +77,7 @@ def test_padding(layer_class, causal, dtype):
 def test_gradients_of_the_weights(layer_class, causal, dtype):
     inputs = ops.convert_to_tensor(inputs_of(11), dtype)
     found, expected = (
-        gradient(lambda f=layer: ops.square(f(inputs)), weights=layer.trainable_weights)
+        compiled(lambda x, f=layer: gradient(lambda: ops.square(f(x)), weights=f.trainable_weights))(inputs)
         for layer in pair(layer_class, 3, causal, dtype)
     )
     # That of the keys' bias is 0, for it adds the same to all scores of a row; what is left is rounding.
@@ -94,7 +100,8 @@ def test_who_sees_whom(layer_class, causal):
         return pattern and not (causal and j > i)
 
     for i in (0, 4, 10):
-        slope = ops.convert_to_numpy(gradient(lambda x, i=i: layer(x)[:, i], inputs))[0]
+        slope_of = compiled(lambda x, i=i: gradient(lambda x: layer(x)[:, i], x))
+        slope = ops.convert_to_numpy(slope_of(inputs))[0]
         assert np.any(slope != 0, axis=1).tolist() == [sees(i, j) for j in range(length)]
 
 
