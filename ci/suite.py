@@ -72,6 +72,8 @@ def _pytest(folder: str, backend: str) -> bool:
         "TF_CPP_MIN_LOG_LEVEL": "2",
         "OMP_NUM_THREADS": "1",
     }
+    if backend == "jax":  # most of its time is LLVM's; XLA's own passes stay on
+        environment["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
     print(f"--- {folder} on {backend}", flush=True)
     return _run([sys.executable, "-u", "-m", "pytest", "-q", folder], environment, label=f"{backend:<10} ")
 

@@ -23,6 +23,8 @@ NO_LICENCE = {"licence": "none needed", "is_stand_in": True}
 def tang_couplets(profile: str = "cpu") -> Couplets:
     """Load 43,393 couplets of five or seven characters a half, taken from Tang poems; 1,000 of them to test.
 
+    Couplets that have one character at the same place of both halves were left out when the file was made.
+
     Looks for the four files `couplets_tang/{train,test}_{in,out}.txt` in `KEXUE_DATA`: one half a line, its
     characters separated by spaces. Another corpus of couplets in this layout can take their place. Without
     them the `cpu` profile generates couplets as a stand-in: 4,000 and 200, of common characters in fixed
