@@ -79,14 +79,14 @@ def score_memory() -> Iterator[tuple[str, float, str, float]]:
 
 def slopes() -> Iterator[tuple[str, float, str, float]]:
     """Yield the slopes of log seconds against log n: a fixed window, and a stride that grows with √n."""
-    calls = {("local", n): layers.LocalSelfAttention(HEADS, HEAD_SIZE, window=STRIDE) for n in LENGTHS} | {
-        ("sparse", n): layers.SparseSelfAttention(HEADS, HEAD_SIZE, stride=round(n**0.5)) for n in LENGTHS
-    }
-    seconds = side_by_side(
-        {key: waited(call, inputs_of(key[1])) for key, call in calls.items()}, SHORT_ROUNDS
-    )
+    timed = {}
+    for n in LENGTHS:
+        local = layers.LocalSelfAttention(HEADS, HEAD_SIZE, window=STRIDE)
+        sparse = layers.SparseSelfAttention(HEADS, HEAD_SIZE, stride=round(n**0.5))
+        timed |= {f"local {n}": waited(local, inputs_of(n)), f"sparse {n}": waited(sparse, inputs_of(n))}
+    seconds = side_by_side(timed, SHORT_ROUNDS)
     for name, bound in (("local", 1.25), ("sparse", 1.55)):
-        slope, _ = np.polyfit(np.log(LENGTHS), np.log([seconds[name, n] for n in LENGTHS]), 1)
+        slope, _ = np.polyfit(np.log(LENGTHS), np.log([seconds[f"{name} {n}"] for n in LENGTHS]), 1)
         yield f"slope of time: {name} attention, n = {LENGTHS[0]} to {LENGTHS[-1]}", slope, "", bound
 
 
