@@ -19,14 +19,6 @@ from kexue_lib.data.dataset import MIME_TYPE
 from kexue_lib.data.idx import read_idx
 
 
-@pytest.fixture(autouse=True)
-def nothing_at_hand(monkeypatch, tmp_path):
-    """Start every test without data, with an empty cache of its own."""
-    for name in ("KEXUE_DATA", "KEXUE_DOWNLOAD", "KEXUE_DRY_RUN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(files, "cache_folder", lambda: tmp_path / "cache")
-
-
 @pytest.fixture
 def data_folder(monkeypatch, tmp_path):
     folder = tmp_path / "data"

@@ -4,21 +4,13 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from kexue_lib.data import DataError, files, nested_brackets, novel, tang_couplets, verse
+from kexue_lib.data import DataError, nested_brackets, novel, tang_couplets, verse
 from kexue_lib.data.dataset import MIME_TYPE
 from kexue_lib.data.generated_texts import _PAIRS
 from kexue_lib.text.trees import leaves, spans
 
 LOADERS = {"couplets": tang_couplets, "novel": lambda profile="cpu": novel(profile=profile), "verse": verse}
 loaders = pytest.mark.parametrize("load", LOADERS.values(), ids=LOADERS)
-
-
-@pytest.fixture(autouse=True)
-def nothing_at_hand(monkeypatch, tmp_path):
-    """Start every test without data, with an empty cache of its own."""
-    for name in ("KEXUE_DATA", "KEXUE_DOWNLOAD", "KEXUE_DRY_RUN"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr(files, "cache_folder", lambda: tmp_path / "cache")
 
 
 @pytest.fixture

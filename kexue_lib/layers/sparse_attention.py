@@ -78,8 +78,28 @@ class SelfAttention(keras.layers.Layer):
         }
 
 
+class StridedSelfAttention(SelfAttention):
+    """What the two that see every k-th place have in common: their stride k."""
+
+    def __init__(
+        self,
+        heads: int,
+        head_size: int,
+        stride: int,
+        causal: bool = False,
+        reference: bool = False,
+        **kwargs,
+    ):
+        super().__init__(heads, head_size, causal, reference, **kwargs)
+        self.stride = self.block_size = require_integer("stride", stride, minimum=1)
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        return {**super().get_config(), "stride": self.stride}
+
+
 @registered
-class AtrousSelfAttention(SelfAttention):
+class AtrousSelfAttention(StridedSelfAttention):
     r"""Self-attention in steps of k: place i sees the places j with $i - j \equiv 0 \pmod k$.
 
     There are $n^2/k$ scores for each head. With k of 1 it is ordinary attention.
@@ -110,18 +130,6 @@ class AtrousSelfAttention(SelfAttention):
     Source: article 6853.
     """
 
-    def __init__(
-        self,
-        heads: int,
-        head_size: int,
-        stride: int,
-        causal: bool = False,
-        reference: bool = False,
-        **kwargs,
-    ):
-        super().__init__(heads, head_size, causal, reference, **kwargs)
-        self.stride = self.block_size = require_integer("stride", stride, minimum=1)
-
     def pattern_in_both_directions(self, length: int | Tensor) -> Tensor:
         """Return the pattern before the future is hidden."""
         return masks.strided(length, self.stride)
@@ -129,10 +137,6 @@ class AtrousSelfAttention(SelfAttention):
     def attend_in_blocks(self, queries: Tensor, keys: Tensor, values: Tensor, valid: Tensor) -> Tensor:
         """Return the results, shape (batch, heads, c, r, size): ordinary attention among equal r."""
         return _softmax_sum(_strided_set(queries, keys, values, valid, self.causal))
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "stride": self.stride}
 
 
 @registered
@@ -192,7 +196,7 @@ class LocalSelfAttention(SelfAttention):
 
 
 @registered
-class SparseSelfAttention(SelfAttention):
+class SparseSelfAttention(StridedSelfAttention):
     r"""Self-attention dense nearby and sparse far away: $|i - j| \le k$ or $i - j \equiv 0 \pmod k$.
 
     The scores of both sets go into one softmax, those that are in both once: $n^2/k + 3nk$ for each head.
@@ -223,18 +227,6 @@ class SparseSelfAttention(SelfAttention):
     arXiv 1904.10509, the causal case.
     """
 
-    def __init__(
-        self,
-        heads: int,
-        head_size: int,
-        stride: int,
-        causal: bool = False,
-        reference: bool = False,
-        **kwargs,
-    ):
-        super().__init__(heads, head_size, causal, reference, **kwargs)
-        self.stride = self.block_size = require_integer("stride", stride, minimum=1)
-
     def pattern_in_both_directions(self, length: int | Tensor) -> Tensor:
         """Return the pattern before the future is hidden."""
         return ops.logical_or(masks.band(length, self.stride), masks.strided(length, self.stride))
@@ -248,10 +240,6 @@ class SparseSelfAttention(SelfAttention):
             _local_set(queries, keys, values, valid, near, self.causal),
             _strided_set(queries, keys, values, valid, self.causal),
         )
-
-    def get_config(self) -> dict:
-        """Return the arguments."""
-        return {**super().get_config(), "stride": self.stride}
 
 
 def _to_blocks(x: Tensor, size: int) -> Tensor:

@@ -1,3 +1,4 @@
+import os
 from itertools import permutations
 
 import matplotlib
@@ -171,6 +172,7 @@ class TestDraw:
 
     def test_chinese_words_take_a_font_that_has_them(self, tmp_path):
         if not set(plotting.families()) & set(plotting.CHINESE_FONTS):
+            assert os.environ.get("CI") != "true", "fonts-noto-cjk is missing: under CI nothing is left out"
             pytest.skip("no Chinese font is installed")
         axes = trees.draw(("爱", ("真的", "勇气")))
         axes.figure.savefig(tmp_path / "tree.png")  # a missing glyph is a warning, and a warning an error
