@@ -27,7 +27,7 @@ def timed(command: list[str], folder: Path) -> float:
     """Run a command that must succeed; return its seconds."""
     start = time.perf_counter()
     environment = {**os.environ, "PYTHONPATH": str(folder)}
-    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True)
+    subprocess.run(command, cwd=folder, env=environment, check=True, capture_output=True, text=True)
     return time.perf_counter() - start
 
 
@@ -175,6 +175,14 @@ def transferred(browser, address: str) -> float:
 
 def main() -> int:
     """Measure on a fresh clone and print the table; 0 only if every bound is met."""
+    try:
+        return print_table()
+    except subprocess.CalledProcessError as failure:
+        sys.exit(f"{failure.stdout}{failure.stderr}\nnothing can be measured: {failure}")
+
+
+def print_table() -> int:
+    """Return 1 if a bound was missed."""
     missed = 0
     with tempfile.TemporaryDirectory(prefix="kexue-bench-") as folder:
         copy = Path(folder) / "copy"
