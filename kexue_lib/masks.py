@@ -8,6 +8,7 @@ may also be a scalar tensor, as `ops.shape` gives it where TensorFlow does not k
 from __future__ import annotations
 
 import math
+import numbers
 
 from keras import ops
 
@@ -34,7 +35,8 @@ def padding(tokens: Tensor) -> Tensor:
     """
     tokens = ops.convert_to_tensor(tokens)
     require(len(tokens.shape) == 2, "tokens", f"shape {tuple(tokens.shape)}", "of shape (batch, time)")
-    return ops.logical_or(tokens != 0, ops.arange(ops.shape(tokens)[1]) == 0)
+    # In two parts, for the places of a `keras.Input` of unknown length cannot be numbered.
+    return ops.concatenate([ops.ones_like(tokens[:, :1], dtype="bool"), tokens[:, 1:] != 0], axis=1)
 
 
 def causal(queries: int | Tensor, keys: int | Tensor | None = None, offset: int | Tensor = 0) -> Tensor:
@@ -48,13 +50,17 @@ def causal(queries: int | Tensor, keys: int | Tensor | None = None, offset: int 
     Returns:
         Boolean, shape (queries, keys).
 
+    Raises:
+        ValueError: if a number of places is not a whole number of at least 0.
+
     >>> ops.convert_to_numpy(causal(3)).astype(int).tolist()
     [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
     >>> ops.convert_to_numpy(causal(1, 5, offset=2)).astype(int).tolist()
     [[1, 1, 1, 0, 0]]
     """
-    places = ops.arange(queries) + offset
-    return ops.expand_dims(places, 1) >= ops.arange(queries if keys is None else keys)
+    of_queries = _places("queries", queries)
+    of_keys = of_queries if keys is None else _places("keys", keys)
+    return ops.expand_dims(of_queries + offset, 1) >= of_keys
 
 
 def prefix(segments: Tensor) -> Tensor:
@@ -93,7 +99,7 @@ def band(length: int | Tensor, width: int) -> Tensor:
         Boolean, shape (length, length).
 
     Raises:
-        ValueError: if the width is not a whole number of at least 0.
+        ValueError: if the length or the width is not a whole number of at least 0.
 
     >>> ops.convert_to_numpy(band(4, width=1)).astype(int).tolist()
     [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 1], [0, 0, 1, 1]]
@@ -114,7 +120,7 @@ def strided(length: int | Tensor, stride: int) -> Tensor:
         Boolean, shape (length, length).
 
     Raises:
-        ValueError: if the stride is not a whole number of at least 1.
+        ValueError: if the length is not a whole number of at least 0 or the stride not one of at least 1.
 
     >>> ops.convert_to_numpy(strided(4, stride=2)).astype(int).tolist()
     [[1, 0, 1, 0], [0, 1, 0, 1], [1, 0, 1, 0], [0, 1, 0, 1]]
@@ -159,5 +165,11 @@ def apply(scores: Tensor, mask: Tensor) -> Tensor:
 
 def _distances(length: int | Tensor) -> Tensor:
     """Return i - j, shape (length, length)."""
-    places = ops.arange(length)
+    places = _places("length", length)
     return ops.expand_dims(places, 1) - places
+
+
+def _places(name: str, count: int | Tensor) -> Tensor:
+    """Return 0, 1, … below a count, which is checked unless it is a tensor."""
+    is_known = isinstance(count, numbers.Number)
+    return ops.arange(require_integer(name, count, minimum=0) if is_known else count)

@@ -30,6 +30,12 @@ def test_padding():
     np.testing.assert_array_equal(to_numpy(masks.padding(tokens)), np.array(expected, bool))
 
 
+def test_padding_in_a_model_for_any_length():
+    tokens = keras.Input((None,), dtype="int32")
+    model = keras.Model(tokens, masks.padding(tokens))
+    assert to_numpy(model(np.array([[0, 5, 0, 2]]))).tolist() == [[True, True, False, True]]
+
+
 @pytest.mark.parametrize("length", LENGTHS)
 def test_causal(length):
     np.testing.assert_array_equal(to_numpy(masks.causal(length)), table(lambda i, j: j <= i, length, length))
@@ -46,6 +52,14 @@ def test_prefix():
     for row, found in zip(segments, to_numpy(masks.prefix(segments)), strict=True):
         rule = table(lambda i, j, row=row: row[j] == 0 or (row[i] == 1 and j <= i), 5, 5)
         np.testing.assert_array_equal(found, rule)
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "float32"])
+def test_prefix_of_other_types(dtype):
+    """More than 255 of them: counted in eight bits they would start again at 0."""
+    segments = np.arange(300)[None, :] >= 2
+    expected = table(lambda i, j: j < 2 or j <= i, 300, 300)
+    np.testing.assert_array_equal(to_numpy(masks.prefix(segments.astype(dtype)))[0], expected)
 
 
 @pytest.mark.parametrize("length", LENGTHS)
@@ -80,6 +94,19 @@ def test_apply(dtype):
     np.testing.assert_allclose(to_numpy(at_least_float32(weights)), expected, rtol=tolerance)
 
 
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_a_long_row_in_half_precision(dtype):
+    """The sum of 70,000 ones is infinite in float16; it may stop at 256 in bfloat16."""
+    weights = masks.apply(ops.zeros((1, 70_000), dtype=dtype), np.ones((1, 70_000), bool))
+    np.testing.assert_allclose(to_numpy(at_least_float32(weights)), 1 / 70_000, rtol=1e-2)
+
+
+def test_apply_to_whole_numbers():
+    weights = to_numpy(masks.apply(np.array([[3, 3, 9]]), np.array([[1, 1, 0]])))
+    assert weights.dtype == np.float32
+    assert weights.tolist() == [[0.5, 0.5, 0]]
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_gradient_of_apply(dtype):
     """Of the weight a of one of two: a (1 - a), its negative, and 0 where nothing counts; never NaN."""
@@ -105,16 +132,20 @@ def test_tokens_without_a_batch(function):
 
 
 @pytest.mark.parametrize(
-    ("function", "value", "message"),
+    ("function", "arguments", "message"),
     [
-        (masks.band, -1, "width must be a whole number of at least 0, got -1"),
-        (masks.strided, 0, "stride must be a whole number of at least 1, got 0"),
-        (masks.strided, 2.0, "stride must be a whole number of at least 1, got 2.0"),
+        (masks.band, (5, -1), "width must be a whole number of at least 0, got -1"),
+        (masks.band, (-5, 1), "length must be a whole number of at least 0, got -5"),
+        (masks.strided, (5, 0), "stride must be a whole number of at least 1, got 0"),
+        (masks.strided, (5, 2.0), "stride must be a whole number of at least 1, got 2.0"),
+        (masks.strided, (5.0, 2), "length must be a whole number of at least 0, got 5.0"),
+        (masks.causal, (2.5,), "queries must be a whole number of at least 0, got 2.5"),
+        (masks.causal, (2, -1), "keys must be a whole number of at least 0, got -1"),
     ],
 )
-def test_bad_arguments(function, value, message):
+def test_bad_arguments(function, arguments, message):
     with pytest.raises(ValueError, match=message):
-        function(5, value)
+        function(*arguments)
 
 
 def test_mask_of_another_shape():
