@@ -5,7 +5,7 @@ from typing import Any
 import keras
 from keras import ops
 
-Tensor = Any  # of the backend, or what it converts
+Tensor = Any  # of the backend, symbolic, or what the backend converts
 
 
 def at_least_float32(tensor: Tensor) -> Tensor:

@@ -1,11 +1,11 @@
 """Names that the layers share."""
 
-from typing import Any
-
 import keras
 from keras import ops
 
-Tensor = Any  # of the backend, symbolic, or what the backend converts
+from kexue_lib.precision import Tensor
+from kexue_lib.validation import fits, require
+
 Shape = tuple[int | None, ...]
 
 registered = keras.saving.register_keras_serializable(package="kexue")
@@ -28,9 +28,30 @@ def einsum_dense(equation: str, output_shape: Shape, bias_axes: str | None, **kw
     return layer
 
 
+def mask_of_steps(mask: Tensor, inputs: Tensor, name: str = "mask") -> Tensor:
+    """Return a mask of time steps as Boolean tensor, shape (batch, time).
+
+    Args:
+        mask: Boolean, or numbers that are 0 or 1.
+        inputs: what it belongs to, shape (batch, time, ...).
+        name: of the mask, for the message.
+
+    Raises:
+        ValueError: if the mask does not have the first two axes of the inputs.
+    """
+    mask = ops.cast(ops.convert_to_tensor(mask), "bool")
+    is_mask = len(mask.shape) == 2 and fits(mask.shape, inputs.shape[:2])
+    shapes = f"shape {tuple(mask.shape)} for inputs of shape {tuple(inputs.shape)}"
+    require(is_mask, name, shapes, "of shape (batch, time), the first two axes of the inputs")
+    return mask
+
+
 def without_masked(tensor: Tensor, mask: Tensor | None) -> Tensor:
     """Return a tensor (batch, time, features) with 0 where the mask, (batch, time), is false.
 
     What stood there, NaN and infinity included, changes neither what is computed of it nor a gradient.
+
+    Raises:
+        ValueError: if the mask does not have the first two axes of the tensor.
     """
-    return tensor if mask is None else ops.where(ops.expand_dims(ops.cast(mask, "bool"), -1), tensor, 0)
+    return tensor if mask is None else ops.where(ops.expand_dims(mask_of_steps(mask, tensor), -1), tensor, 0)

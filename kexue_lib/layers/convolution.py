@@ -36,7 +36,7 @@ class GatedConv1D(keras.layers.Layer):
         The shape of the inputs; 0 where masked.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range; when called, if the mask is not of shape (batch, time).
 
     >>> layer = GatedConv1D(kernel_size=3, dilation_rate=2)
     >>> tuple(layer(ops.ones((2, 7, 4))).shape)

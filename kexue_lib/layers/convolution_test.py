@@ -184,6 +184,11 @@ def test_bad_arguments(arguments, message):
         GatedConv1D(**arguments)
 
 
+def test_a_mask_of_another_shape():
+    with pytest.raises(ValueError, match=r"mask must be of shape \(batch, time\)"):
+        GatedConv1D()(INPUTS, mask=np.ones((2, 6), bool))
+
+
 def test_inputs_without_time_are_refused():
     with pytest.raises(ValueError, match="expected ndim=3, found ndim=2"):
         GatedConv1D()(np.zeros((2, 3), "float32"))

@@ -259,6 +259,19 @@ class TestAttentionPooling1D:
         found = model.predict(self.INPUTS * self.MASK[:, :, None], verbose=0)
         np.testing.assert_allclose(found, to_numpy(layer(self.INPUTS, mask=self.MASK)), rtol=1e-4, atol=1e-6)
 
+    def test_output_carries_no_mask(self):
+        masked = keras.layers.Masking()(ops.convert_to_tensor(self.INPUTS))
+        assert getattr(AttentionPooling1D()(masked), "_keras_mask", None) is None
+
+    @pytest.mark.parametrize("mask", [None, MASK])
+    def test_weights_are_in_float32(self, mask):
+        layer = self.layer(dtype="float16")
+        assert dtype_of(layer.weights_of(self.INPUTS.astype("float16"), mask)) == "float32"
+
+    def test_a_mask_of_another_shape(self):
+        with pytest.raises(ValueError, match=r"mask must be of shape \(batch, time\)"):
+            self.layer()(self.INPUTS, mask=self.MASK[:, :4])
+
     def test_float16_is_summed_in_float32(self):
         """4096 weights of 1/4096 added up in float16 stop short of 1."""
         layer = AttentionPooling1D(dtype="mixed_float16")

@@ -12,9 +12,8 @@ import keras
 from keras import ops
 
 from kexue_lib import masks
-from kexue_lib.layers.common import Shape, Tensor, registered, without_masked
+from kexue_lib.layers.common import Shape, Tensor, mask_of_steps, registered, without_masked
 from kexue_lib.precision import as_float, at_least_float32
-from kexue_lib.validation import fits, require
 
 
 def masked_mean(inputs: Tensor, mask: Tensor) -> Tensor:
@@ -76,7 +75,8 @@ def masked_max(inputs: Tensor, mask: Tensor) -> Tensor:
 def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
     """Return the softmax along the last axis over the entries whose mask is true; the others get 0.
 
-    A logit of -inf counts as masked. What stands at masked entries changes neither the result nor a gradient.
+    It is `kexue_lib.masks.apply`, by the name that goes with `masked_mean` and `masked_max`. A logit of -inf
+    counts as masked. What stands at masked entries changes neither the result nor a gradient.
 
     Args:
         logits: shape (..., time); whole numbers are converted to Keras' default float type.
@@ -99,16 +99,9 @@ def masked_softmax(logits: Tensor, mask: Tensor) -> Tensor:
 
 def _steps(inputs: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     """Return inputs and mask as tensors, the mask with as many axes as the inputs."""
-    inputs, mask = as_float(inputs), _as_bool(mask)
-    rank = len(inputs.shape)
-    is_mask = len(mask.shape) == 2 and fits(mask.shape, inputs.shape[:2])
-    shapes = f"shape {tuple(mask.shape)} for inputs of shape {tuple(inputs.shape)}"
-    require(is_mask, "mask", shapes, "of shape (batch, time), the first two axes of the inputs")
+    inputs = as_float(inputs)
+    mask, rank = mask_of_steps(mask, inputs), len(inputs.shape)
     return inputs, ops.expand_dims(mask, axis=tuple(range(2, rank))) if rank > 2 else mask
-
-
-def _as_bool(mask: Tensor) -> Tensor:
-    return ops.cast(ops.convert_to_tensor(mask), "bool")
 
 
 @registered
@@ -124,6 +117,9 @@ class MaskedGlobalMaxPooling1D(keras.layers.Layer):
 
     Returns:
         Shape (batch, features); see `masked_max`. It has no time axis and carries no mask.
+
+    Raises:
+        ValueError: when called, if the inputs do not have three axes or the mask not the first two of them.
 
     >>> inputs, mask = ops.convert_to_tensor([[[-1.0], [-5.0], [0.0]]]), [[True, True, False]]
     >>> pooled = MaskedGlobalMaxPooling1D()(inputs, mask=ops.convert_to_tensor(mask))
@@ -165,6 +161,9 @@ class AttentionPooling1D(keras.layers.Layer):
 
     Returns:
         Shape (batch, features); 0 where all steps are masked. It has no time axis and carries no mask.
+
+    Raises:
+        ValueError: when called, if the inputs do not have three axes or the mask not the first two of them.
 
     >>> layer, inputs = AttentionPooling1D(), ops.convert_to_tensor([[[1.0], [3.0], [9.0]]])
     >>> layer.build(inputs.shape)

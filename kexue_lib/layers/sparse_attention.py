@@ -17,13 +17,17 @@ from keras import ops
 
 from kexue_lib import masks
 from kexue_lib.layers.attention import attend, of_keys
-from kexue_lib.layers.common import Shape, Tensor, from_heads, registered, to_heads
+from kexue_lib.layers.common import Shape, Tensor, from_heads, mask_of_steps, registered, to_heads
 from kexue_lib.precision import at_least_float32
 from kexue_lib.validation import require_integer
 
 
 class SelfAttention(keras.layers.Layer):
-    """What the three have in common: the dense layers, and the full computation with a mask as reference."""
+    """What the three have in common: the dense layers, and the full computation with a mask as reference.
+
+    A subclass says who sees whom, `pattern_in_both_directions`, and how to compute it in blocks of
+    `block_size` places, `attend_in_blocks`.
+    """
 
     def __init__(self, heads: int, head_size: int, causal: bool = False, reference: bool = False, **kwargs):
         super().__init__(**kwargs)
@@ -49,14 +53,13 @@ class SelfAttention(keras.layers.Layer):
         queries = self.query_dense(inputs) * self.head_size**-0.5
         keys, values = self.key_dense(inputs), self.value_dense(inputs)
         length = ops.shape(inputs)[1]
-        valid = ops.ones((1, length), dtype="bool") if mask is None else ops.cast(mask, "bool")
+        valid = ops.ones((1, length), dtype="bool") if mask is None else mask_of_steps(mask, inputs)
         if self.reference:
             seen = ops.logical_and(self.pattern(length), of_keys(valid))
             return self.output_dense(attend(queries, keys, values, seen))
         size = self.block_size
         blocks = (_to_blocks(x, size) for x in (queries, keys, values, ops.expand_dims(valid, (1, 3))))
-        results = ops.cast(self.attend_in_blocks(*blocks), self.compute_dtype)
-        return self.output_dense(_from_blocks(results, length))
+        return self.output_dense(_from_blocks(self.attend_in_blocks(*blocks), length))
 
     def pattern(self, length: int | Tensor) -> Tensor:
         """Return who sees whom, Boolean of shape (length, length)."""
@@ -119,7 +122,7 @@ class AtrousSelfAttention(StridedSelfAttention):
         The shape of the inputs, with their mask. A place that may see nothing gets the last layer's bias.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range; when called, if the mask is not of shape (batch, n).
 
     >>> layer = AtrousSelfAttention(heads=2, head_size=4, stride=3)
     >>> tuple(layer(ops.ones((2, 10, 8))).shape)
@@ -160,7 +163,7 @@ class LocalSelfAttention(SelfAttention):
         The shape of the inputs, with their mask. A place that may see nothing gets the last layer's bias.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range; when called, if the mask is not of shape (batch, n).
 
     >>> layer = LocalSelfAttention(heads=2, head_size=4, window=3)
     >>> tuple(layer(ops.ones((2, 10, 8))).shape)
@@ -217,7 +220,7 @@ class SparseSelfAttention(StridedSelfAttention):
         The shape of the inputs, with their mask. A place that may see nothing gets the last layer's bias.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range; when called, if the mask is not of shape (batch, n).
 
     >>> layer = SparseSelfAttention(heads=2, head_size=4, stride=3)
     >>> tuple(layer(ops.ones((2, 10, 8))).shape)

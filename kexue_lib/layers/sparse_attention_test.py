@@ -73,6 +73,17 @@ def test_padding(layer_class, causal, dtype):
 
 @layers
 @in_directions
+@pytest.mark.parametrize("places", [slice(0, None, 3), slice(1, 3)])
+def test_scores_far_apart(layer_class, causal, places):
+    """What is subtracted before the exponentials is the largest of all: that of one set would not do."""
+    large = ops.convert_to_tensor(inputs_of(11).astype("float32"))
+    large = large * ops.where(np.isin(np.arange(11), np.arange(11)[places]), 40.0, 1.0)[None, :, None]
+    found, expected = (ops.convert_to_numpy(layer(large)) for layer in pair(layer_class, 3, causal))
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@layers
+@in_directions
 @pytest.mark.parametrize("dtype", TOLERANCES)
 def test_gradients_of_the_weights(layer_class, causal, dtype):
     inputs = ops.convert_to_tensor(inputs_of(11), dtype)
@@ -114,6 +125,22 @@ def test_what_is_padded_changes_nothing(layer_class):
     np.testing.assert_array_equal(before[mask], after[mask])
     shorter = ops.convert_to_numpy(layer(inputs[1:, :5]))
     np.testing.assert_allclose(after[1:, :5], shorter, rtol=1e-5, atol=1e-5)
+
+
+@layers
+@in_directions
+def test_half_precision_is_summed_in_float32(layer_class, causal):
+    """The sum of 140 values of 1000, before it is divided, overflows float16."""
+    layer = layer_class(1, 1, 140 if layer_class is LocalSelfAttention else 1, causal, dtype="mixed_float16")
+    layer.build((None, None, 1))
+    zero, one = np.zeros((1, 1, 1)), np.ones((1, 1, 1))
+    values = {"query": (zero, 0), "key": (zero, 0), "value": (1000 * one, 0), "output": (one, 0)}
+    layer.set_weights(
+        [np.reshape(x, w.shape) for x, w in zip(sum(values.values(), ()), layer.weights, strict=True)]
+    )
+    found = layer(np.ones((1, 140, 1), "float32"))
+    assert keras.backend.standardize_dtype(found.dtype) == "float16"
+    np.testing.assert_allclose(ops.convert_to_numpy(found), 1000, rtol=1e-3)
 
 
 @layers
@@ -159,6 +186,21 @@ def test_a_model_for_any_length(layer_class, jit_compile):
         found = model.predict_on_batch(batch)
         np.testing.assert_allclose(found, ops.convert_to_numpy(layer(batch)), rtol=1e-4, atol=1e-5)
     assert np.isfinite(model.train_on_batch(batch, batch))
+
+
+@layers
+def test_a_mask_of_another_shape(layer_class):
+    """Of 12 places it would fit the blocks of 10, and show two that are only there to fill them."""
+    layer, inputs = pair(layer_class, 4)[0], inputs_of(10).astype("float32")
+    for shape in ((2, 12), (2, 9), (10,), (1, 10)):
+        with pytest.raises(ValueError, match=r"mask must be of shape \(batch, time\)"):
+            layer(inputs, mask=np.ones(shape, bool))
+
+
+@layers
+def test_inputs_without_time_are_refused(layer_class):
+    with pytest.raises(ValueError, match="expected ndim=3, found ndim=2"):
+        layer_class(2, 3, 4)(np.zeros((2, 3), "float32"))
 
 
 @layers
