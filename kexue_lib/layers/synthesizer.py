@@ -9,8 +9,15 @@ from keras import ops
 
 from kexue_lib import masks
 from kexue_lib.layers.attention import of_keys
-from kexue_lib.layers.common import Shape, Tensor, einsum_dense, from_heads, registered, to_heads
-from kexue_lib.precision import at_least_float32
+from kexue_lib.layers.common import (
+    Shape,
+    Tensor,
+    einsum_dense,
+    from_heads,
+    mask_of_steps,
+    registered,
+    to_heads,
+)
 from kexue_lib.validation import require, require_integer
 
 
@@ -50,7 +57,8 @@ class SynthesizerAttention(keras.layers.Layer):
         The shape of the inputs, with their mask.
 
     Raises:
-        ValueError: if an argument is out of range; when called, if the inputs are longer than `length`.
+        ValueError: if an argument is out of range; when called, if the inputs are longer than `length`, or
+            the mask is not of shape (batch, n).
 
     >>> layer = SynthesizerAttention("random+standard", heads=2, head_size=4, length=10)
     >>> inputs = ops.ones((3, 7, 8))
@@ -107,15 +115,14 @@ class SynthesizerAttention(keras.layers.Layer):
     def call(self, inputs: Tensor, mask: Tensor | None = None) -> Tensor:
         """Return the outputs, of the shape of the inputs."""
         self._check_length(inputs.shape[1])
-        scores = at_least_float32(self.scores(inputs))
-        length = ops.shape(inputs)[1]
+        scores = self.scores(inputs)
+        batch, length = ops.shape(inputs)[:2]
         seen = masks.causal(length) if self.causal else ops.ones((length, length), dtype="bool")
         if mask is not None:
-            seen = ops.logical_and(seen, of_keys(mask))
+            seen = ops.logical_and(seen, of_keys(mask_of_steps(mask, inputs)))
             # The random kinds have one matrix for the whole batch; the mask has one for each example.
-            scores = scores + ops.zeros((ops.shape(inputs)[0], 1, 1, 1), dtype=scores.dtype)
-        weights = ops.cast(masks.apply(scores, seen), self.compute_dtype)
-        weights = ops.broadcast_to(weights, (ops.shape(inputs)[0], self.heads, length, length))
+            scores = scores + ops.zeros((batch, 1, 1, 1), dtype=scores.dtype)
+        weights = ops.broadcast_to(masks.apply(scores, seen), (batch, self.heads, length, length))
         return self.output_dense(ops.einsum("bhqk,bhkd->bhqd", weights, self.value_dense(inputs)))
 
     def scores(self, inputs: Tensor) -> Tensor:
@@ -123,7 +130,7 @@ class SynthesizerAttention(keras.layers.Layer):
         scores = [part(inputs) for part in self.parts]
         if len(scores) == 1:
             return scores[0]
-        proportions = ops.cast(self.proportions(), self.compute_dtype)
+        proportions = self.proportions()
         return sum(proportions[index] * part for index, part in enumerate(scores))
 
     def proportions(self) -> Tensor:
@@ -158,9 +165,6 @@ class _Scores(keras.layers.Layer):
         super().__init__(**kwargs)
         self.heads, self.head_size, self.length, self.rank = heads, head_size, length, rank
         self.supports_masking = True
-
-    def compute_mask(self, inputs: Tensor, previous_mask: Tensor | None = None) -> None:
-        return None
 
     def _opinions(self, name: str, count: int, input_shape: Shape) -> list[keras.layers.Layer]:
         """Return two dense layers, by way of `head_size` to `count` columns."""

@@ -8,6 +8,7 @@ from keras import ops
 from kexue_lib.layers import MultiHeadAttention, SynthesizerAttention
 from kexue_lib.testing import check_layer
 
+IS_TORCH = keras.backend.backend() == "torch"
 KINDS = SynthesizerAttention.KINDS
 INPUTS = np.random.default_rng(0).normal(size=(3, 7, 6)).astype("float32")
 MASK = np.arange(7)[None, :] < np.array([[7], [4], [0]])
@@ -184,10 +185,39 @@ def test_only_standard_does_not_know_the_order(kind, is_equivariant):
     assert same == is_equivariant
 
 
+@pytest.mark.parametrize("kind", ["+".join(KINDS[:3]), "+".join(KINDS[3:])])
+@pytest.mark.parametrize("jit_compile", [False] if IS_TORCH else [False, True])
+def test_a_model_for_any_length(kind, jit_compile):
+    layer = built(kind, causal=True)
+    inputs = keras.Input((None, 6))
+    model = keras.Model(inputs, layer(keras.layers.Masking()(inputs)))
+    model.compile("sgd", "mse", jit_compile=jit_compile)
+    for length in (5, 9):
+        batch = np.random.default_rng(length).normal(size=(2, length, 6)).astype("float32")
+        batch[0, 3:] = 0
+        expected = to_numpy(layer(batch, mask=np.any(batch != 0, axis=-1)))
+        np.testing.assert_allclose(model.predict_on_batch(batch), expected, rtol=1e-4, atol=1e-5)
+    assert np.isfinite(model.train_on_batch(batch, batch))
+
+
 def test_inputs_that_are_too_long():
-    layer = built("random", length=7)
-    with pytest.raises(ValueError, match="inputs must be no longer than 7 places, got 'length 8'"):
-        layer(np.zeros((1, 8, 6), "float32"))
+    """Already when a model is made."""
+    for layer, inputs in (
+        (built("random", length=7), np.zeros((1, 8, 6), "float32")),
+        (SynthesizerAttention("random", 2, 4, length=7), keras.Input((8, 6))),
+    ):
+        with pytest.raises(ValueError, match="inputs must be no longer than 7 places, got 'length 8'"):
+            layer(inputs)
+
+
+def test_inputs_without_time_are_refused():
+    with pytest.raises(ValueError, match="expected ndim=3, found ndim=2"):
+        SynthesizerAttention("random", 2, 4, length=7)(np.zeros((2, 3), "float32"))
+
+
+def test_a_mask_of_another_shape():
+    with pytest.raises(ValueError, match=r"mask must be of shape \(batch, time\)"):
+        built("random")(INPUTS, mask=MASK[:, :6])
 
 
 @pytest.mark.parametrize("kind", ["", "sparse", "random+random", "random+", 3, ["random"]])
