@@ -5,9 +5,9 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from kexue_lib.layers.common import Tensor, registered
+from kexue_lib.layers.common import Tensor, mask_of_steps, registered
 from kexue_lib.precision import at_least_float32
-from kexue_lib.validation import fits, require, require_integer
+from kexue_lib.validation import require, require_integer
 
 
 def cumax(logits: Tensor, *, from_right: bool = False) -> Tensor:
@@ -57,7 +57,8 @@ class OrderedNeuronsLSTMCell(keras.layers.Layer):
     The paper has $1 - \overrightarrow{cs}$ as the master input gate; the two differ by the softmax itself.
     Where both master gates are 1 this is the LSTM, whose weights are the first columns: $i, f, \hat c, o$ in
     Keras' order, `units` each, then $\tilde f$ and $\tilde \imath$, `units / chunk_size` each. The weights
-    start as those of Keras' `LSTMCell` do. `levels` reads the depth of every step.
+    start as those of Keras' `LSTMCell` do. `levels` reads the depth of every step. (On PyTorch Keras takes
+    products of float64 in float32, and the cell is no better than that.)
 
     Args:
         units: the number of neurons.
@@ -192,12 +193,10 @@ def levels(cell: OrderedNeuronsLSTMCell, inputs: Tensor, mask: Tensor | None = N
     inputs = ops.convert_to_tensor(inputs)
     require(len(inputs.shape) == 3, "inputs", f"shape {inputs.shape}", "of shape (batch, time, features)")
     if mask is not None:
-        mask = ops.cast(ops.convert_to_tensor(mask), "bool")
-        shapes = f"shape {tuple(mask.shape)} for inputs of shape {tuple(inputs.shape)}"
-        require(fits(mask.shape, inputs.shape[:2]), "mask", shapes, "of shape (batch, time)")
+        mask = mask_of_steps(mask, inputs)
     # Where a step is masked the layer repeats its output, so the output is h at every step, masked or not.
-    after = keras.layers.RNN(cell, return_sequences=True)(inputs, mask=mask)
+    after = keras.layers.RNN(cell, return_sequences=True, dtype=cell.dtype_policy)(inputs, mask=mask)
     before = ops.pad(after[:, :-1], ((0, 0), (1, 0), (0, 0)))
-    forget = at_least_float32(cell.master_gates(ops.cast(inputs, cell.compute_dtype), before)[0])
+    forget = at_least_float32(cell.master_gates(inputs, before)[0])
     depth = forget.shape[-1] + 1 - ops.sum(forget, axis=-1)
     return depth if mask is None else ops.where(mask, depth, 0)

@@ -8,7 +8,7 @@ from kexue_lib.layers import OrderedNeuronsLSTMCell, cumax, levels
 from kexue_lib.testing import check_layer
 
 to_numpy = ops.convert_to_numpy
-IS_TORCH = keras.backend.backend() == "torch"
+IS_TENSORFLOW, IS_TORCH = (keras.backend.backend() == name for name in ("tensorflow", "torch"))
 
 
 def sigmoid(x):
@@ -41,8 +41,8 @@ def loop(cell, inputs):
     return np.stack(outputs, axis=1), np.stack(masters, axis=1)
 
 
-def random_cell(units, chunk_size, features, scale=1.0):
-    cell = OrderedNeuronsLSTMCell(units, chunk_size)
+def random_cell(units, chunk_size, features, scale=1.0, dtype=None):
+    cell = OrderedNeuronsLSTMCell(units, chunk_size, dtype=dtype)
     cell.build((None, features))
     random = np.random.default_rng(units)
     cell.set_weights([scale * random.normal(size=weight.shape) for weight in cell.get_weights()])
@@ -132,6 +132,17 @@ class TestCell:
         found = to_numpy(keras.layers.RNN(cell, return_sequences=True)(inputs))
         np.testing.assert_allclose(found, loop(cell, inputs)[0], rtol=1e-4, atol=1e-6)
 
+    @pytest.mark.skipif(not IS_TENSORFLOW, reason="JAX and Keras on PyTorch multiply in float32")
+    def test_equals_the_loop_in_float64(self):
+        cell = random_cell(6, 2, features=3, dtype="float64")
+        inputs = random_inputs(2, 7, 3).astype("float64") / 3  # which float32 does not have
+        outputs, forget = loop(cell, inputs)
+        inputs = ops.convert_to_tensor(inputs, "float64")
+        found = keras.layers.RNN(cell, return_sequences=True, dtype="float64")(inputs)
+        np.testing.assert_allclose(to_numpy(found), outputs, rtol=0, atol=1e-12)
+        depths = to_numpy(levels(cell, inputs))
+        np.testing.assert_allclose(depths, 4 - forget.sum(axis=-1), rtol=0, atol=1e-12)
+
     def test_is_the_lstm_where_the_master_gates_are_one(self):
         """Softmaxes that are one-hot at the first and at the last level; the rest are the LSTM's weights."""
         cell, lstm = random_cell(6, 2, features=3), keras.layers.LSTMCell(6)
@@ -176,6 +187,23 @@ class TestCell:
         lstm.build((None, 3))
         assert cell.get_weights()[2].tolist() == [*lstm.get_weights()[2], 0, 0, 0, 0]
 
+    def test_starts_with_the_kernels_of_keras(self):
+        """Uniform within the same bound, and rows of length 1 at right angles to each other."""
+        cell, lstm = OrderedNeuronsLSTMCell(32, 8), keras.layers.LSTMCell(34)  # of as many columns
+        cell.build((None, 64))
+        lstm.build((None, 64))
+        kernel, recurrent, _ = cell.get_weights()
+        bound = np.sqrt(6 / (64 + 136))
+        for some in (kernel, lstm.get_weights()[0]):
+            assert some.shape == (64, 136)
+            assert 0.99 * bound < np.abs(some).max() <= bound
+        np.testing.assert_allclose(recurrent @ recurrent.T, np.eye(32), atol=1e-5)
+
+    def test_initial_states_have_the_dtype_of_the_policy(self):
+        states = OrderedNeuronsLSTMCell(6, 2, dtype="mixed_bfloat16").get_initial_state(batch_size=3)
+        assert [tuple(state.shape) for state in states] == [(3, 6), (3, 6)]
+        assert {keras.backend.standardize_dtype(state.dtype) for state in states} == {"bfloat16"}
+
     def test_every_weight_is_trained(self):
         cell = random_cell(6, 2, features=3, scale=0.5)
         layer = keras.layers.RNN(cell)
@@ -187,7 +215,7 @@ class TestCell:
         for slope in gradient(loss, weights=layer.trainable_variables):
             assert np.all(to_numpy(slope) != 0)
 
-    def test_a_language_model_of_padded_sentences_learns(self):
+    def test_a_language_model_of_padded_sentences_learns_and_is_saved(self, tmp_path):
         """Of no fixed length; compiled, for step by step JAX would take minutes."""
         tokens = keras.Input((None,), dtype="int32")
         embedded = keras.layers.Embedding(5, 4, mask_zero=True)(tokens)
@@ -198,6 +226,10 @@ class TestCell:
         sentences = np.array([[1, 2, 3, 4, 1], [2, 3, 4, 0, 0]], "int32")
         losses = [model.train_on_batch(sentences, sentences) for _ in range(20)]
         assert losses[-1] < losses[0]
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        found, expected = (some.predict_on_batch(sentences) for some in (again, model))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
     @pytest.mark.parametrize(
         ("arguments", "message"),
