@@ -6,7 +6,7 @@ import keras
 from keras import ops
 
 from kexue_lib import masks
-from kexue_lib.layers.common import Shape, Tensor, from_heads, registered, to_heads
+from kexue_lib.layers.common import Shape, Tensor, from_heads, mask_of_steps, registered, to_heads
 from kexue_lib.layers.rotary import rotate
 from kexue_lib.precision import at_least_float32
 from kexue_lib.validation import require, require_integer, require_real
@@ -15,7 +15,8 @@ from kexue_lib.validation import require, require_integer, require_real
 def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, bias: Tensor | float = 0.0) -> Tensor:
     r"""Return attention computed in full, $\mathrm{softmax}(QK^\top + B)\,V$ over what the mask allows.
 
-    Scores and softmax are in float32 at least. A query that may see nothing gets 0.
+    Products are taken in the dtype of what is multiplied, the softmax in float32 at least. A query that may
+    see nothing gets 0.
 
     Args:
         queries: shape (batch, heads, queries, size), scaled already.
@@ -26,6 +27,9 @@ def attend(queries: Tensor, keys: Tensor, values: Tensor, mask: Tensor, bias: Te
 
     Returns:
         Shape (batch, heads, queries, size), of the dtype of the values.
+
+    Raises:
+        ValueError: if the mask does not broadcast to the shape of the scores.
 
     >>> row = ops.reshape(ops.convert_to_tensor([1.0, 2.0, 4.0]), (1, 1, 3, 1))
     >>> averages = attend(0 * row, row, row, masks.causal(3))
@@ -44,7 +48,7 @@ def attention_weights(queries: Tensor, keys: Tensor, mask: Tensor, bias: Tensor 
 
 def of_keys(mask: Tensor) -> Tensor:
     """Return a mask of keys, shape (batch, keys), with the axes of heads and queries."""
-    return ops.expand_dims(ops.cast(mask, "bool"), (1, 2))
+    return ops.expand_dims(mask, (1, 2))
 
 
 @registered
@@ -79,15 +83,17 @@ class MultiHeadAttention(keras.layers.Layer):
             of shape (batch, queries, keys) is for all heads.
         bias: $B$, broadcast to the same shape; see `RelativeBias`.
         cache: shape (batch, 2, heads, places, head_size). There are then as many keys as places.
-        cache_index: the place of the first query, a whole number or a scalar tensor.
+        cache_index: the place of the first query, a whole number or a scalar tensor. A tensor is not checked:
+            behind the end of the cache TensorFlow and JAX write over its last places.
 
     Returns:
         Shape (batch, queries, output_size), with the mask of the query; with a cache also the new cache. A
         query that may see nothing gets the bias of the last dense layer.
 
     Raises:
-        ValueError: if an argument is out of range; when called with a cache and a `value_mask`, or with only
-            one of cache and `cache_index`.
+        ValueError: if an argument is out of range; when called with a cache and a `value_mask`, with only
+            one of cache and `cache_index`, or with more queries than the cache has places left; if a mask
+            does not have the shape it should.
 
     >>> inputs = ops.ones((2, 5, 8))
     >>> layer = MultiHeadAttention(heads=2, head_size=4, causal=True)
@@ -147,7 +153,8 @@ class MultiHeadAttention(keras.layers.Layer):
         training: bool | None = None,
     ) -> Tensor | tuple[Tensor, Tensor]:
         """Return the outputs, shape (batch, queries, output_size); with a cache, also the new cache."""
-        self._check_cache(value_mask, cache, cache_index)
+        self._check_cache(query, value_mask, cache, cache_index)
+        value_mask = None if value_mask is None else mask_of_steps(value_mask, value, "value_mask")
         index = 0 if cache is None else cache_index
         queries, keys, values = self.query_dense(query), self.key_dense(value), self.value_dense(value)
         if self.rotary:
@@ -155,9 +162,8 @@ class MultiHeadAttention(keras.layers.Layer):
         if self.scale:
             queries = queries * self.head_size**-0.5
         if cache is not None:
-            new = ops.cast(ops.stack([keys, values], axis=1), cache.dtype)
-            cache = ops.slice_update(cache, (0, 0, 0, index, 0), new)
-            keys, values = (ops.cast(cache[:, part], queries.dtype) for part in (0, 1))
+            cache = ops.slice_update(cache, (0, 0, 0, index, 0), ops.stack([keys, values], axis=1))
+            keys, values = cache[:, 0], cache[:, 1]
         weights = attention_weights(
             queries,
             keys,
@@ -169,12 +175,21 @@ class MultiHeadAttention(keras.layers.Layer):
         return outputs if cache is None else (outputs, cache)
 
     def _check_cache(
-        self, value_mask: Tensor | None, cache: Tensor | None, cache_index: int | Tensor | None
+        self,
+        query: Tensor,
+        value_mask: Tensor | None,
+        cache: Tensor | None,
+        cache_index: int | Tensor | None,
     ) -> None:
         is_index = (cache is None) == (cache_index is None)
         require(is_index, "cache_index", cache_index, "given with a cache, and only with one")
         is_alone = cache is None or value_mask is None
         require(is_alone, "value_mask", "a mask", "None with a cache, which forgets it; use attention_mask")
+        if isinstance(cache_index, int):
+            queries, places = query.shape[1] or 1, cache.shape[3]
+            has_room = cache_index >= 0 and (places is None or cache_index + queries <= places)
+            wanted = f"a place from which {queries} more are among the {places} of the cache"
+            require(has_room, "cache_index", cache_index, wanted)
 
     def _mask(
         self,
@@ -194,7 +209,7 @@ class MultiHeadAttention(keras.layers.Layer):
         if value_mask is not None:
             mask = ops.logical_and(mask, of_keys(value_mask))
         if attention_mask is not None:
-            attention_mask = ops.cast(ops.convert_to_tensor(attention_mask), "bool")
+            attention_mask = ops.convert_to_tensor(attention_mask)
             if len(attention_mask.shape) == 3:
                 attention_mask = ops.expand_dims(attention_mask, 1)
             mask = ops.logical_and(mask, attention_mask)

@@ -8,6 +8,7 @@ from keras import ops
 from kexue_lib import masks
 from kexue_lib.autodiff import gradient
 from kexue_lib.layers import MultiHeadAttention, RelativeBias, rotate
+from kexue_lib.layers.attention import attention_weights
 from kexue_lib.layers.common import registered
 from kexue_lib.testing import check_layer
 
@@ -100,6 +101,7 @@ class TestMultiHeadAttention:
         layer, value = built(), keras.Input((7, 4))
         query, masked = keras.Input((5, 6)), keras.layers.Masking()(value)
         model = keras.Model([query, value], layer(query, masked, bias=ops.zeros((1, 2, 5, 7))))
+        assert model.output_shape == (None, 5, 6)
         found = model([QUERY, VALUE * MASK[:, :, None]])
         assert_close(found, layer(QUERY, VALUE, value_mask=MASK))
 
@@ -111,6 +113,15 @@ class TestMultiHeadAttention:
         for scale in (True, False):
             layer = built(scale=scale)
             assert_close(layer(QUERY, VALUE, bias=bias), layer(QUERY, twice))
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_a_small_bias_is_not_lost_in_half_precision(self, dtype):
+        """Neither float16 nor bfloat16 has a number between 2048 and 2050."""
+        ones, large = ops.ones((1, 1, 1, 1), dtype=dtype), ops.full((1, 1, 2, 1), 2048, dtype=dtype)
+        weights = attention_weights(ones, large, np.ones((1, 2), bool), ops.convert_to_tensor([0.0, 1.0]))
+        assert keras.backend.standardize_dtype(weights.dtype) == dtype
+        expected = [1 / (1 + np.e), np.e / (1 + np.e)]
+        np.testing.assert_allclose(to_numpy(ops.cast(weights, "float32")).ravel(), expected, rtol=4e-3)
 
     def test_without_scale(self):
         scaled, unscaled = built(), built(scale=False)
@@ -138,6 +149,37 @@ class TestMultiHeadAttention:
         different = to_numpy(layer(QUERY, VALUE, training=True)) != to_numpy(layer(QUERY, VALUE))
         assert np.any(different)
 
+    def test_dropout_drops_weights(self):
+        """Whole values: with values of ones and nothing added, an output is the sum of what was kept."""
+        layer = MultiHeadAttention(1, 4, use_bias=False, dropout=0.5)
+        layer.build((None, None, 4), (None, None, 4))
+        layer.set_weights([np.zeros((4, 1, 4))] * 2 + [np.eye(4)[:, None]] + [np.eye(4)[None]])
+        inputs = np.ones((3, 20, 4), "float32")
+        sums = to_numpy(layer(inputs, inputs, training=True))
+        np.testing.assert_allclose(sums, np.broadcast_to(sums[..., :1], sums.shape), rtol=1e-5)
+        np.testing.assert_allclose(sums * 10, np.rint(sums * 10), atol=1e-4)  # each of 20 weighs 2 / 20 or 0
+        assert 0.8 < sums.mean() < 1.2
+
+    @pytest.mark.parametrize("jit_compile", [False] if IS_TORCH else [False, True])
+    def test_a_model_for_any_length_that_is_saved(self, jit_compile, tmp_path):
+        """With all that it can be given, by way of Keras: masks, a relative bias, rotary positions."""
+        tokens, places = (keras.Input((None,), dtype="int32") for _ in range(2))
+        embedded = keras.layers.Embedding(5, 6, mask_zero=True)(tokens)
+        layer = MultiHeadAttention(2, 4, causal=True, rotary=True)
+        bias = RelativeBias(heads=2, bidirectional=False)(places)
+        seen = keras.ops.expand_dims(masks.padding(tokens), 1)
+        model = keras.Model([tokens, places], layer(embedded, embedded, attention_mask=seen, bias=bias))
+        model.compile("sgd", "mse", jit_compile=jit_compile)
+        model.save(tmp_path / "model.keras")
+        again = keras.saving.load_model(tmp_path / "model.keras")
+        for length in (4, 7):
+            batch = np.array([[1, 2, 3, 4, 3, 2, 1], [3, 4, 1, 0, 0, 0, 0]])[:, :length]
+            inputs = [batch, np.tile(np.arange(length), (2, 1))]
+            found = model.predict_on_batch(inputs)
+            assert_close(again.predict_on_batch(inputs), found)
+            assert_close(model.predict_on_batch([row[1:, :3] for row in inputs]), found[1:, :3])
+        assert np.isfinite(model.train_on_batch(inputs, np.ones((2, 7, 6))))
+
     @pytest.mark.parametrize("rotary", [False, True])
     @pytest.mark.parametrize("pieces", [[1] * 5, [3, 1, 1], [2, 3], [5]])
     def test_step_by_step_is_all_at_once(self, rotary, pieces):
@@ -150,6 +192,23 @@ class TestMultiHeadAttention:
             outputs.append(to_numpy(output))
             start += count
         assert_close(np.concatenate(outputs, axis=1), layer(QUERY, QUERY))
+
+    @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+    def test_a_cache_in_half_precision(self, dtype):
+        layer = built(value=QUERY, causal=True, rotary=True, dtype=f"mixed_{dtype}")
+        cache, outputs = layer.empty_cache(batch=2, places=6), []
+        for start, stop in ((0, 3), (3, 4), (4, 5)):
+            piece = QUERY[:, start:stop]
+            output, cache = layer(piece, piece, cache=cache, cache_index=start)
+            outputs.append(to_numpy(ops.cast(output, "float32")))
+            assert {keras.backend.standardize_dtype(x.dtype) for x in (output, cache)} == {dtype}
+        expected = to_numpy(built(value=QUERY, causal=True, rotary=True)(QUERY, QUERY))
+        found = np.concatenate(outputs, axis=1)
+        np.testing.assert_allclose(found, expected, atol=0.1 * np.abs(expected).max())
+
+    def test_an_empty_cache_has_the_dtype_of_the_layer(self):
+        cache = MultiHeadAttention(2, 4, dtype="mixed_bfloat16").empty_cache(batch=3, places=9)
+        assert keras.backend.standardize_dtype(cache.dtype) == "bfloat16"
 
     def test_prefix_then_steps(self):
         """A prompt that is read in both directions, of other lengths in one batch, and two steps after it."""
@@ -202,8 +261,20 @@ class TestMultiHeadAttention:
         cache = layer.empty_cache(2, 9)
         with pytest.raises(ValueError, match="cache_index must be given with a cache"):
             layer(QUERY, QUERY, cache=cache)
+        with pytest.raises(ValueError, match="cache_index must be given with a cache"):
+            layer(QUERY, QUERY, cache_index=0)
+        for index in (5, -1):
+            with pytest.raises(ValueError, match="cache_index must be a place from which 5 more are among"):
+                layer(QUERY, QUERY, cache=cache, cache_index=index)
         with pytest.raises(ValueError, match="value_mask must be None with a cache"):
             layer(QUERY, QUERY, value_mask=MASK[:, :5], cache=cache, cache_index=0)
+
+    def test_masks_of_another_shape(self):
+        layer = built()
+        with pytest.raises(ValueError, match=r"value_mask must be of shape \(batch, time\)"):
+            layer(QUERY, VALUE, value_mask=MASK[:, :5])
+        with pytest.raises(ValueError, match="mask must be broadcastable"):
+            layer(QUERY, VALUE, attention_mask=np.ones((5, 5), bool))
 
 
 class TestRotate:
@@ -230,6 +301,13 @@ class TestRotate:
         assert found.dtype == np.float16
         np.testing.assert_allclose(found, to_numpy(rotate(inputs.astype("float32"), 2048)), atol=2e-3)
         assert np.abs(found[0] - found[1]).max() > 0.1
+
+    def test_whole_numbers_are_converted(self):
+        assert_close(rotate([[2, 0], [2, 0]]), [[2, 0], [2 * np.cos(1), 2 * np.sin(1)]])
+
+    def test_without_time(self):
+        with pytest.raises(ValueError, match=r"inputs must be of shape \(..., time, features\)"):
+            rotate(np.zeros(4, "float32"))
 
     def test_odd_features(self):
         with pytest.raises(ValueError, match="inputs must be of an even number of features"):
@@ -259,6 +337,29 @@ class TestRelativeBias:
             RelativeBias(heads=1, bidirectional=False).bucket(np.array([3, 0, -1, -15, -16, -500]))
         )
         assert found.tolist() == [0, 0, 1, 15, 16, 31]
+
+    def test_buckets_at_their_edges(self):
+        """The logarithm may be rounded; it must not push a distance into another bucket."""
+        distances = np.arange(8, 140)
+        edges = [12, 16, 23, 32, 46, 64, 91]  # 8 * 16^(k / 8), rounded up
+        found = to_numpy(RelativeBias(heads=1).bucket(-distances))
+        assert found.tolist() == (8 + np.searchsorted(edges, distances, side="right")).tolist()
+
+    def test_as_few_buckets_as_there_can_be(self):
+        layer = RelativeBias(heads=1, buckets=2, furthest=3, bidirectional=False)
+        assert to_numpy(layer.bucket(np.array([1, 0, -1, -2, -9]))).tolist() == [0, 0, 1, 1, 1]
+
+    def test_in_a_model_with_places_of_keys(self):
+        places, of_keys = keras.Input((3,), dtype="int32"), keras.Input((None,), dtype="int32")
+        layer = RelativeBias(heads=2)
+        model = keras.Model([places, of_keys], layer(places, key_positions=of_keys))
+        assert model.output_shape == (None, 2, 3, None)
+        inputs = [np.array([[4, 5, 6]]), np.arange(7)[None]]
+        assert_close(model(inputs), layer(inputs[0], inputs[1]))
+
+    def test_positions_without_a_batch(self):
+        with pytest.raises(ValueError, match="expected ndim=2, found ndim=1"):
+            RelativeBias(heads=1)(np.arange(3))
 
     def test_looks_up_the_bucket(self):
         layer = RelativeBias(heads=2)

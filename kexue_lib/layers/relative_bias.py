@@ -16,14 +16,15 @@ class RelativeBias(keras.layers.Layer):
     """A learned bias for the scores of attention, by the distance from the query to the key.
 
     Distances share a number for each bucket: small ones have a bucket of their own, larger ones share it, in
-    equal steps of their logarithm up to `furthest`, where the last bucket begins. One such layer serves all
-    attention layers of an encoder: pass its output to `MultiHeadAttention` as `bias`.
+    equal steps of their logarithm up to `furthest`; the last of these steps takes what is beyond as well. One
+    such layer serves all attention layers of an encoder: pass its output to `MultiHeadAttention` as `bias`.
 
     Args:
         heads: of the attention.
         buckets: how many; of a bidirectional bias one half is for the keys after the query. At least 2 (4 if
             bidirectional), and even.
-        furthest: the distance from which on all share the last bucket; larger than `buckets`.
+        furthest: where the logarithmic steps would end; larger than `buckets`. By default the last of them
+            begins at 91.
         bidirectional: False for a decoder, where keys after the query share the bucket of distance 0.
 
     Call arguments:
@@ -34,7 +35,7 @@ class RelativeBias(keras.layers.Layer):
         Shape (batch, heads, queries, keys).
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range; when called, if the positions do not have two axes.
 
     >>> places = ops.expand_dims(ops.arange(5), 0)
     >>> tuple(RelativeBias(heads=2)(places).shape)
@@ -52,6 +53,7 @@ class RelativeBias(keras.layers.Layer):
         require(buckets % 2 == 0, "buckets", buckets, "even")
         self.furthest = require_integer("furthest", furthest, minimum=buckets + 1)
         self.bidirectional = bidirectional
+        self.input_spec = keras.layers.InputSpec(ndim=2)
 
     def build(self, positions_shape: Shape, key_positions_shape: Shape | None = None) -> None:
         """Create the biases, shape (buckets, heads)."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from keras import ops
 
 from kexue_lib.layers.common import Tensor
-from kexue_lib.precision import at_least_float32
+from kexue_lib.precision import as_float, at_least_float32
 from kexue_lib.validation import require
 
 
@@ -20,14 +20,14 @@ def rotate(inputs: Tensor, offset: int | Tensor = 0) -> Tensor:
     angles are computed in float32 at least. (Llama's checkpoints pair feature i with i + d/2 instead.)
 
     Args:
-        inputs: shape (..., time, d) with an even d.
+        inputs: shape (..., time, d) with an even d; whole numbers are converted to Keras' default float type.
         offset: the place of the first step.
 
     Returns:
         The shape and the dtype of the inputs.
 
     Raises:
-        ValueError: if d is odd.
+        ValueError: if d is odd or there is no axis of time.
 
     >>> turned = rotate([[1.0, 0.0], [1.0, 0.0]])  # by 0 and by 1 radian
     >>> ops.convert_to_numpy(turned).round(4).tolist()
@@ -35,9 +35,10 @@ def rotate(inputs: Tensor, offset: int | Tensor = 0) -> Tensor:
 
     Source: Su et al., "RoFormer", arXiv 2104.09864.
     """
-    inputs = ops.convert_to_tensor(inputs)
-    size = inputs.shape[-1]
-    require(size % 2 == 0, "inputs", f"shape {tuple(inputs.shape)}", "of an even number of features")
+    inputs = as_float(inputs)
+    size, shape = inputs.shape[-1], f"shape {tuple(inputs.shape)}"
+    require(len(inputs.shape) > 1, "inputs", shape, "of shape (..., time, features)")
+    require(size % 2 == 0, "inputs", shape, "of an even number of features")
     wide = at_least_float32(inputs)
     places = ops.cast(ops.arange(ops.shape(inputs)[-2]) + offset, wide.dtype)
     frequencies = ops.cast(ops.arange(0, size, 2), wide.dtype) * (-1 / size)
