@@ -20,7 +20,7 @@ def nested_brackets(sentences: int, length: int, seed: int = 0) -> Brackets:
     Args:
         sentences: how many.
         length: of the longest sentences, an even number of at least 4.
-        seed: of the random numbers; another seed gives other sentences.
+        seed: of the random numbers, at least 0; another seed gives other sentences.
 
     Raises:
         ValueError: if an argument is out of range.
@@ -34,7 +34,7 @@ def nested_brackets(sentences: int, length: int, seed: int = 0) -> Brackets:
     sentences = require_integer("sentences", sentences, minimum=1)
     length = require_integer("length", length, minimum=4)
     require(length % 2 == 0, "length", length, "even, for brackets come in pairs")
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(require_integer("seed", seed, minimum=0))
     count = min(sentences, DRY_RUN_SENTENCES) if dry_run() else sentences
     texts = [_sentence(int(random.integers(2, length // 2 + 1)), random) for _ in range(count)]
     return Brackets(

@@ -6,7 +6,7 @@ import pytest
 
 from kexue_lib.data import DataError, nested_brackets, novel, tang_couplets, verse
 from kexue_lib.data.dataset import MIME_TYPE
-from kexue_lib.data.generated_texts import _PAIRS
+from kexue_lib.data.generated_texts import _PAIRS, _words
 from kexue_lib.text.trees import leaves, spans
 
 LOADERS = {"couplets": tang_couplets, "novel": lambda profile="cpu": novel(profile=profile), "verse": verse}
@@ -84,6 +84,12 @@ class TestCouplets:
         with pytest.raises(DataError, match=r"couplets_tang/test_out\.txt is missing in KEXUE_DATA; add it"):
             tang_couplets()
 
+    def test_no_stand_in_where_a_part_is_there(self, data_folder):
+        write_couplets(data_folder)
+        (data_folder / "couplets_tang/train_in.txt").unlink()
+        with pytest.raises(DataError, match=r"couplets_tang/train_in\.txt is missing in KEXUE_DATA; add it"):
+            tang_couplets()
+
     @pytest.mark.parametrize("lower", ["地 厚\n", "地 厚\n水 长\n"])
     def test_halves_of_unequal_length(self, data_folder, lower):
         write_couplets(data_folder)
@@ -125,7 +131,7 @@ class TestCouplets:
             for upper, lower in zip(data.test_upper, data.test_lower, strict=True)
             for a, b in zip(upper, lower, strict=True)
         ]
-        assert 0.85 < np.mean(right) < 0.95
+        assert 0.88 < np.mean(right) < 0.92  # of 1,200 characters
 
     def test_characters_of_the_stand_in_are_in_pairs_and_of_one_kind(self):
         every = "".join(_PAIRS.values())
@@ -143,6 +149,22 @@ class TestNovel:
         assert not data.is_stand_in
         assert novel("水浒传").is_stand_in
 
+    def test_only_one_novel_has_full_stops_of_its_own(self, data_folder):
+        (data_folder / "novels/水浒传.txt").write_text("既然如此．．．”\n", encoding="utf-8")
+        assert novel("水浒传").text == "既然如此．．．”"
+
+    def test_words_of_the_stand_in_follow_the_law_of_zipf(self):
+        """Pairs of characters are not words, but the frequent ones are."""
+        text = novel().text
+        counts = Counter(text[place : place + 2] for place in range(len(text) - 1))
+        by_rank = [count for pair, count in counts.most_common() if not set(pair) & set("，。\n")]
+        assert by_rank[0] > 5 * by_rank[20] > 25 * by_rank[800]
+
+    def test_words_of_the_stand_in_have_one_to_three_characters(self):
+        words = _words(500, np.random.default_rng(0))
+        assert len(set(words)) == 500
+        assert {len(word) for word in words} == {1, 2, 3}
+
     def test_stand_in(self):
         text = novel().text
         assert len(text) == 200_000
@@ -157,11 +179,11 @@ class TestNovel:
 
 class TestVerse:
     def test_real_poems(self, data_folder):
-        lines = ["一二三，四五六。", "七八九[一作十]，十百千？"]
+        lines = ["一二三；四五六。", "七八九[一作十]，十百千？", "甲乙：丙丁、\n 戊！"]
         poems = [{"author": "甲", "title": "乙", "paragraphs": lines}]
         (data_folder / "mengxue/唐诗三百首.json").write_text(json.dumps(poems), encoding="utf-8")
         data = verse()
-        assert data.poems == (("一二三", "四五六", "七八九", "十百千"),)
+        assert data.poems == (("一二三", "四五六", "七八九", "十百千", "甲乙", "丙丁", "戊"),)
         assert (data.titles, data.authors) == (("乙",), ("甲",))
         assert not data.is_stand_in
 
@@ -216,6 +238,25 @@ class TestNestedBrackets:
                     stack.append(place)
             assert spans(tree) == pairs - {(0, len(text))}
 
+    def test_a_sentence_that_is_one_pair_is_that_pair(self):
+        data = nested_brackets(sentences=300, length=4)
+        apart = [tree for tree in data.trees if isinstance(tree[0], tuple)]
+        nested = [tree for tree in data.trees if isinstance(tree[0], str)]
+        assert all([len(part) for part in tree] == [2, 2] for tree in apart)  # ("(", ")"), ("[", "]")
+        assert all([len(part) for part in tree] == [1, 2, 1] for tree in nested)  # "(", ("[", "]"), ")"
+        assert 120 < len(nested) < 180  # after the first bracket it opens or closes, 1/2 each
+
+    def test_every_number_of_pairs_is_as_likely(self):
+        sizes = np.count_nonzero(nested_brackets(sentences=2000, length=12).tokens, axis=1)
+        counts = Counter(sizes.tolist())
+        assert all(340 < count < 460 for count in counts.values())  # 400 each; 18 is a deviation
+
+    def test_every_kind_is_as_likely(self):
+        tokens = nested_brackets(sentences=500, length=12).tokens
+        opens = Counter(tokens[(tokens % 2 == 1)].tolist())
+        assert set(opens) == {1, 3, 5, 7}
+        assert max(opens.values()) < 1.2 * min(opens.values())
+
     def test_lengths_and_depths_vary(self):
         data = nested_brackets(sentences=400, length=12)
         assert set(np.count_nonzero(data.tokens, axis=1)) == {4, 6, 8, 10, 12}
@@ -247,3 +288,8 @@ class TestNestedBrackets:
     def test_bad_arguments(self, sentences, length, message):
         with pytest.raises(ValueError, match=message):
             nested_brackets(sentences, length)
+
+    @pytest.mark.parametrize("seed", [-1, None])
+    def test_bad_seed(self, seed):
+        with pytest.raises(ValueError, match="seed must be a whole number of at least 0"):
+            nested_brackets(5, 12, seed)
