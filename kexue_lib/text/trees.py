@@ -31,7 +31,7 @@ def build(words: Sequence[str], levels: Sequence[float]) -> Tree:
         levels: a number for each word, as `kexue_lib.layers.levels` reads them.
 
     Raises:
-        ValueError: if there is no word, a level is NaN, or there is not one level for each word.
+        ValueError: if there is no word, one is not text, a level is NaN, or there is not one level a word.
 
     >>> build(["love", "really", "needs", "courage"], [4, 3, 2, 1])
     ('love', ('really', ('needs', 'courage')))
@@ -60,7 +60,7 @@ def build_unbiased(words: Sequence[str], levels: Sequence[float]) -> Tree:
         levels: a number for each word.
 
     Raises:
-        ValueError: if there is no word, a level is NaN, or there is not one level for each word.
+        ValueError: if there is no word, one is not text, a level is NaN, or there is not one level a word.
 
     >>> build_unbiased(["a", "b", "c", "d"], [9, 1, 2, 3])
     ((('a', 'b'), 'c'), 'd')
@@ -107,6 +107,9 @@ def random_branching(words: Sequence[str], random: np.random.Generator) -> Tree:
 
     Raises:
         ValueError: if there is no word.
+
+    >>> random_branching(["a", "b", "c", "d"], np.random.default_rng(1))
+    ('a', (('b', 'c'), 'd'))
     """
     return build_unbiased(words, random.random(len(words)))
 
@@ -210,7 +213,8 @@ def _parts(tree: Tree, start: int = 0) -> Iterator[tuple[int, int]]:
 
 def _checked(words: Sequence[str], levels: Sequence[float]) -> np.ndarray:
     levels = np.asarray(levels, float)
-    require(len(words) > 0, "words", words, "at least one word")
+    are_words = len(words) > 0 and all(isinstance(word, str) for word in words)
+    require(are_words, "words", words, "at least one word, each of them text")
     is_row = levels.shape == (len(words),) and not np.any(np.isnan(levels))
     require(is_row, "levels", levels.tolist(), f"a number for each of the {len(words)} words")
     return levels

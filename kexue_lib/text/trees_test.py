@@ -77,6 +77,7 @@ class TestBuild:
         ("words", "levels", "message"),
         [
             ([], [], "words must be at least one word"),
+            ([1, 2], [2, 1], "words must be at least one word, each of them text"),
             (["a", "b"], [1], "levels must be a number for each of the 2 words"),
             (["a", "b"], [[1], [2]], "levels must be a number for each of the 2 words"),
             (["a", "b"], [1, np.nan], "levels must be a number for each of the 2 words"),
@@ -155,12 +156,16 @@ class TestDraw:
             ((2, 0), (1.25, 2)),
         ]
         assert axes.lines[0].get_color() == plotting.BLUE
+        (left, right), (low, high) = axes.get_xlim(), axes.get_ylim()
+        assert left < 0 < 2 < right
+        assert low < axes.texts[0].get_position()[1] < 0 < 2 < high
         matplotlib.pyplot.close(axes.figure)
 
     def test_more_than_two_parts_colour_and_axes_of_ones_own(self):
         figure, axes = matplotlib.pyplot.subplots()
-        assert trees.draw(("a", "b", "c"), axes, colour=plotting.VERMILLION) is axes
-        assert [line[1] for line in self.lines(axes)] == [(1, 1)] * 3
+        assert trees.draw((("a", "b"), "c", "d"), axes, colour=plotting.VERMILLION) is axes
+        # In the middle between the tops of the outer parts, 1/2 and 3; the mean of all three is 11/6.
+        assert [line[1] for line in self.lines(axes)][2:] == [(1.75, 2)] * 3
         assert axes.lines[0].get_color() == plotting.VERMILLION
         matplotlib.pyplot.close(figure)
 
