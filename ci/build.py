@@ -43,6 +43,8 @@ def build() -> None:
     result = subprocess.run([*command, "-W", "-n", "--keep-going", "-q"], cwd=ROOT, check=False)
     if result.returncode:
         sys.exit("the site was not built: mend the warnings above (every warning counts)")
+    for file in (stage.SITE / "book" / "_static").iterdir():  # Sphinx copies them only when a page changes
+        _copy(file, HTML / "_static" / file.name)
     localise(HTML)
     STAMP.write_text(fingerprint)
 
