@@ -33,11 +33,11 @@ def training_steps() -> Iterator[tuple[str, float, float]]:
     for mixin in optimizers.MIXINS:
         settings = everywhere if mixin is optimizers.LazyRows else {}
         made[mixin.__name__] = optimizers.derive(adam, mixin)(1e-3, **settings)
-    made["all four mixins"] = optimizers.derive(adam, *optimizers.MIXINS)(1e-3, **everywhere)
+    made["all mixins"] = optimizers.derive(adam, *optimizers.MIXINS)(1e-3, **everywhere)
     models = {name: million_parameters(optimizer) for name, optimizer in {"Adam": adam(1e-3), **made}.items()}
     seconds = side_by_side({name: epoch_of(model) for name, model in models.items()}, EPOCH_ROUNDS)
     for name in made:
-        bound = {"AdaX": 1.15, "all four mixins": 1.8}.get(name, 1.3)
+        bound = {"AdaX": 1.15, "all mixins": 1.8}.get(name, 1.3)
         yield f"training step: {name} / Adam", seconds[name] / seconds["Adam"], bound
 
 

@@ -2,9 +2,9 @@
 
 A Keras optimizer ends each step by moving a weight. The blocks catch that displacement before it happens,
 change it, and hand it on: weight decay inside of it, the step length of each layer (LAMB), no movement of
-rows that were not looked up. Lookahead watches the updates instead. The 2019 article (7094) had to patch
-Keras' backend while the parent's method ran; since Keras 3 an optimizer is Python all through, and
-inheritance does it.
+rows that were not looked up, a rate for each of many networks that train side by side. Lookahead watches
+the updates instead. The 2019 article (7094) had to patch Keras' backend while the parent's method ran; since
+Keras 3 an optimizer is Python all through, and inheritance does it.
 
 >>> Lamb = derive(keras.optimizers.Adam, InnerWeightDecay, LayerAdaptation)
 >>> optimizer = Lamb(learning_rate=0.01, inner_weight_decay=0.1)
@@ -38,7 +38,8 @@ class Step:
         weight: its values before the update, any shape.
         path: the name of the weight with its layers, such as "dense/kernel".
         gradient: of the loss, same shape.
-        learning_rate: of this update, a scalar of the weight's dtype.
+        learning_rate: of this update, of the weight's dtype: a scalar, or with `RatePerCopy` one for each
+            entry of the weight's first axis, shape (copies, 1, …, 1).
     """
 
     weight: Tensor
@@ -257,6 +258,60 @@ class LazyRows(Displacing):
         }
 
 
+class RatePerCopy(Displacing):
+    """Gives each of many networks, stacked along the first axis of every weight, a learning rate of its own.
+
+    Rates are compared in one run that way: the loss is the sum over the networks, of which none sees the
+    others. A norm (`LayerAdaptation`, `clipnorm`) is still that of all copies together.
+
+    Args:
+        copy_rates: what the learning rate is multiplied by, at least 0, one for each copy. A weight whose
+            first axis is a multiple of their number has them over and over.
+
+    Attributes:
+        copy_rates: the same as a variable of shape (copies,), which may be assigned between updates.
+
+    Raises:
+        ValueError: if a rate is out of range or there is none, if `weight_decay` is given, too, which would
+            know nothing of them (`InnerWeightDecay` does), or, before the first update, if a weight has
+            another number of copies.
+
+    >>> optimizer = derive(keras.optimizers.SGD, RatePerCopy)(0.5, copy_rates=[1.0, 0.25])
+    >>> weights = keras.Variable([[1.0, 1.0], [1.0, 1.0]])
+    >>> optimizer.apply([ops.ones((2, 2))], [weights])
+    >>> ops.convert_to_numpy(weights).tolist()
+    [[0.5, 0.5], [0.875, 0.875]]
+    """
+
+    def __init__(self, *args, copy_rates: Sequence[float] = (1.0,), **kwargs):
+        super().__init__(*args, **kwargs)
+        require(len(copy_rates) > 0, "copy_rates", copy_rates, "one rate for each copy")
+        rates = [require_real("copy_rates", rate, minimum=0.0) for rate in copy_rates]
+        require(self.weight_decay is None, "weight_decay", self.weight_decay, "None beside copy_rates")
+        self.copy_rates = self.add_variable((len(rates),), name="copy_rates")
+        self.copy_rates.assign(rates)
+
+    def build(self, variables: list[Variable]) -> None:
+        """Refuse weights that do not have these copies."""
+        copies = self.copy_rates.shape[0]
+        for variable in variables:
+            has_copies = len(variable.shape) > 0 and variable.shape[0] % copies == 0
+            wanted = f"a multiple of {copies} along its first axis, for as many copy_rates"
+            require(has_copies, f"shape of {variable.path}", tuple(variable.shape), wanted)
+        super().build(variables)
+
+    def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Tensor) -> None:
+        """Let the base optimizer take its step at a rate for each copy."""
+        times = variable.shape[0] // self.copy_rates.shape[0]
+        rates = ops.tile(ops.cast(self.copy_rates, variable.dtype), [times])
+        rates = ops.reshape(rates, (-1,) + (1,) * (len(variable.shape) - 1))
+        super().update_step(gradient, variable, ops.cast(learning_rate, variable.dtype) * rates)
+
+    def get_config(self) -> dict:
+        """Return the arguments."""
+        return {**super().get_config(), "copy_rates": ops.convert_to_numpy(self.copy_rates).tolist()}
+
+
 class Lookahead:
     r"""Every few updates, takes a part of the way from where it last was to where the optimizer has run.
 
@@ -343,7 +398,7 @@ class Lookahead:
         }
 
 
-MIXINS = (InnerWeightDecay, LayerAdaptation, LazyRows, Lookahead)
+MIXINS = (InnerWeightDecay, LayerAdaptation, LazyRows, RatePerCopy, Lookahead)
 
 
 def derive(base: type, *mixins: type) -> type:

@@ -14,6 +14,7 @@ from kexue_lib.optimizers import (
     LayerAdaptation,
     LazyRows,
     Lookahead,
+    RatePerCopy,
     derive,
     flush_accumulation,
 )
@@ -189,6 +190,51 @@ class TestMixins:
         np.testing.assert_allclose(moved[1], [-0.1, -0.1])
 
 
+class TestRatePerCopy:
+    RATES = (0.03, 0.0, 0.2)
+
+    @pytest.mark.parametrize(
+        ("base", "mixins", "settings"),
+        [
+            (Adam, (), {"beta_2": 0.99}),
+            (SGD, (), {"momentum": 0.9}),
+            (Adam, (InnerWeightDecay,), {"inner_weight_decay": 0.5}),
+        ],
+    )
+    def test_each_copy_goes_its_own_way(self, base, mixins, settings):
+        """Six copies, over which three rates repeat, as six runs of one."""
+        start = np.random.default_rng(0).normal(size=(6, 2, 2))
+
+        def slope(theta, step):
+            return STIFFNESS * theta + 0.1 * step
+
+        optimizer = derive(base, *mixins, RatePerCopy)(0.5, copy_rates=self.RATES, **settings)
+        together = run(optimizer, slope, start)
+        for copy, alone in enumerate(start):
+            rate = 0.5 * self.RATES[copy % 3]
+            optimizer = (derive(base, *mixins) if mixins else base)(rate, **settings)
+            np.testing.assert_allclose(together[:, copy], run(optimizer, slope, alone), rtol=1e-5, atol=1e-6)
+        np.testing.assert_array_equal(together[-1, 1], together[0, 1])  # a rate of zero
+
+    @pytest.mark.parametrize("jit_compile", JIT)
+    def test_rates_may_change_between_updates(self, jit_compile):
+        kernel = keras.layers.EinsumDense("bf,cfg->bcg", (2, 1), kernel_initializer="zeros")
+        model = keras.Sequential([keras.Input((1,)), kernel])
+        optimizer = derive(SGD, RatePerCopy)(1.0, copy_rates=[0.5, 0.25])
+        model.compile(optimizer, lambda y, given: -ops.sum(given, axis=(1, 2)), jit_compile=jit_compile)
+        for rates in ((0.5, 0.25), (0.0, 2.0)):
+            optimizer.copy_rates.assign(rates)
+            model.train_on_batch(np.ones((1, 1)), np.ones((1, 2, 1)))
+        np.testing.assert_allclose(model.get_weights()[0].ravel(), [0.5, 2.25])
+        assert optimizer.get_config()["copy_rates"] == [0.0, 2.0]
+
+    @pytest.mark.parametrize("shape", [(), (2,), (4, 3)])
+    def test_weights_of_another_number_of_copies(self, shape):
+        optimizer = derive(Adam, RatePerCopy)(0.1, copy_rates=self.RATES)
+        with pytest.raises(ValueError, match="shape of theta must be a multiple of 3 along its first axis"):
+            optimizer.build([keras.Variable(np.zeros(shape), name="theta")])
+
+
 ROWS = ((0.0, 0.1), (0.2, 0.3), (0.4, 0.5))
 
 
@@ -318,7 +364,7 @@ def trained(optimizer, jit_compile, policy="float32", batches=8):
     return model, history.history["loss"]
 
 
-def all_four(**settings):
+def all_mixins(**settings):
     return derive(Adam, *MIXINS)(0.05, lazy_rows=["embedding"], **settings)
 
 
@@ -343,7 +389,7 @@ def test_lookahead_in_training(steps, jit_compile):
 
 
 @pytest.mark.parametrize("jit_compile", JIT)
-@pytest.mark.parametrize("make", [AdaX, all_four], ids=["AdaX", "all four"])
+@pytest.mark.parametrize("make", [AdaX, all_mixins], ids=["AdaX", "all mixins"])
 class TestInTraining:
     @pytest.mark.parametrize("policy", ["float32", "mixed_float16", "mixed_bfloat16"])
     def test_falls(self, make, jit_compile, policy):
@@ -410,6 +456,9 @@ class TestDerive:
             (InnerWeightDecay, {"weight_decay": 0.1}),
             (InnerWeightDecay, {"exclude_from_inner_weight_decay": "bias"}),
             (LazyRows, {"lazy_rows": "embedding"}),
+            (RatePerCopy, {"copy_rates": []}),
+            (RatePerCopy, {"copy_rates": [0.1, -0.1]}),
+            (RatePerCopy, {"weight_decay": 0.1}),
             (Lookahead, {"slow_period": 0}),
             (Lookahead, {"slow_step_size": 1.5}),
         ],
