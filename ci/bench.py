@@ -191,7 +191,7 @@ def print_table() -> int:
         for what, measured, unit, bound in measure(copy):
             verdict = "" if measured <= bound else "  MISSED"
             missed += measured > bound
-            print(f"{what:<62} {measured:7.2f} {unit:<2} {bound:7.2f} {unit:<2}{verdict}", flush=True)
+            print(f"{what:<62} {measured:7.3f} {unit:<2} {bound:7.3f} {unit:<2}{verdict}", flush=True)
     return 1 if missed else 0
 
 

@@ -129,16 +129,20 @@ def icons_stylesheet(icons: dict[str, tuple[int, int, str]]) -> str:
 def trim_page(page: str) -> str:
     """Return the page without the theme's icon script and fonts and without Thebe, and with our icons.
 
-    Jupyter Book includes Thebe, which runs cells on a server elsewhere, twice and on every page.
+    Jupyter Book includes Thebe, which runs cells on a server elsewhere, twice and on every page. The theme
+    loads the search index, which grows with the book, on every page, for a search as one types that is off.
     """
-    if f'_static/{ICONS}"' in page:  # an earlier build has trimmed it
-        return page
+    if "pagename = 'search'" not in page:
+        index = r'\s*<script src="[^"]*(?:searchtools|language_data|searchindex)\.js"></script>'
+        page = re.sub(index, "", page)
     page = re.sub(r"\s*<script>const THEBE_JS_URL[^<]*</script>", "", page)
     page = re.sub(r"\s*<(?:script|link)[^>]*sphinx-thebe[^>]*>(?:</script>)?", "", page)
     thebe = r'\s*<script type="text/x-thebe-config">.*?</script>\s*<script>kernelName[^<]*</script>'
     page = re.sub(thebe, "", page, flags=re.DOTALL)
     page = re.sub(r"\s*<script[^>]*fontawesome\.js[^>]*></script>", "", page)
     page = re.sub(r"\s*<link[^>]*(?:fontawesome|fa-(?:solid|brands|regular)-\d+)[^>]*/?>", "", page)
+    if f'_static/{ICONS}"' in page:  # an earlier build has trimmed it
+        return page
     root = re.search(r'data-content_root="([^"]*)"', page)
     link = f'<link rel="stylesheet" href="{root[1] if root else ""}_static/{ICONS}">\n'
     return page.replace("</head>", link + "</head>", 1)

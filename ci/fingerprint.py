@@ -30,7 +30,10 @@ def why_stale(row, earlier: nbformat.NotebookNode | None) -> str | None:
     now = of_run(row, read_notebook(row.source), provenance)
     changed = sorted(cause for cause in now.keys() | provenance["fingerprint"].keys()
                      if now.get(cause) != provenance["fingerprint"].get(cause))  # fmt: skip
-    return f"changed: {', '.join(changed)}" if changed else None
+    if not changed:
+        return None
+    more = f" and {len(changed) - 3} more" if len(changed) > 3 else ""
+    return f"changed: {', '.join(changed[:3])}{more}"
 
 
 def _of_row(row, notebook: nbformat.NotebookNode) -> dict[str, str]:

@@ -193,6 +193,13 @@ class TestBuild:
         assert '<link rel="stylesheet" href="../_static/icons.css">' in lighter
         assert build.trim_page(lighter) == lighter
 
+    @pytest.mark.parametrize(("name", "scripts"), [("search", 2), ("notebooks/7430_synthesizer", 0)])
+    def test_only_the_search_page_loads_the_index(self, name, scripts):
+        scripts_of_theme = ("../_static/searchtools.js", "../searchindex.js")
+        page = f"<head><script>DOCUMENTATION_OPTIONS.pagename = '{name}';</script>"
+        page += "".join(f'<script src="{script}"></script>' for script in scripts_of_theme) + "</head>"
+        assert build.trim_page(page).count("<script src=") == scripts
+
 
 def test_audit_finds_broken_links_and_anchors(tmp_path):
     (tmp_path / "a.html").write_text(
