@@ -22,6 +22,7 @@ from functools import lru_cache
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
 
 from kexue_lib.validation import require, require_integer, require_real
@@ -39,7 +40,7 @@ class Step:
         path: the name of the weight with its layers, such as "dense/kernel".
         gradient: of the loss, same shape.
         learning_rate: of this update, of the weight's dtype: a scalar, or with `RatePerCopy` one for each
-            entry of the weight's first axis, shape (copies, 1, …, 1).
+            entry of the weight's first axis, shape (that axis, 1, …, 1).
     """
 
     weight: Tensor
@@ -177,7 +178,8 @@ class LayerAdaptation(Displacing):
     def displacement(self, proposed: Tensor, step: Step) -> Tensor:
         """Rescale to the length that the weight and the learning rate prescribe."""
         if not _found(self.exclude_from_layer_adaptation, step.path):
-            wanted, length = step.learning_rate * _norm(step.weight), _norm(proposed)
+            rate = step.learning_rate
+            wanted, length = rate * _norm(step.weight, rate), _norm(proposed, rate)
             has_both = ops.logical_and(wanted > 0, length > 0)
             proposed = proposed * ops.where(has_both, wanted / ops.where(has_both, length, 1), 1)
         return super().displacement(proposed, step)
@@ -262,19 +264,23 @@ class RatePerCopy(Displacing):
     """Gives each of many networks, stacked along the first axis of every weight, a learning rate of its own.
 
     Rates are compared in one run that way: the loss is the sum over the networks, of which none sees the
-    others. A norm (`LayerAdaptation`, `clipnorm`) is still that of all copies together.
+    others. `LayerAdaptation` takes the norm of each copy. What else looks at more than one entry (`clipnorm`,
+    `global_clipnorm`, the bases Lamb and Adafactor) mixes the copies; Ftrl divides by the rate, which must
+    not be 0 there. A weight that the copies share is not recognised.
 
     Args:
         copy_rates: what the learning rate is multiplied by, at least 0, one for each copy. A weight whose
-            first axis is a multiple of their number has them over and over.
+            first axis is a multiple of their number has them over and over, in the order r₁ r₂ r₁ r₂.
 
     Attributes:
-        copy_rates: the same as a variable of shape (copies,), which may be assigned between updates.
+        copy_rates: the same as a variable of shape (copies,), which may be assigned between updates; within
+            `fit` by `callbacks.HyperparameterSchedule`. Under a `LossScaleOptimizer` it is that of its
+            `inner_optimizer`.
 
     Raises:
-        ValueError: if a rate is out of range or there is none, if `weight_decay` is given, too, which would
-            know nothing of them (`InnerWeightDecay` does), or, before the first update, if a weight has
-            another number of copies.
+        ValueError: if a rate is out of range or there is none; if `weight_decay` is given, too, which would
+            know nothing of them (`InnerWeightDecay` does); before the first update, if a weight has another
+            number of copies.
 
     >>> optimizer = derive(keras.optimizers.SGD, RatePerCopy)(0.5, copy_rates=[1.0, 0.25])
     >>> weights = keras.Variable([[1.0, 1.0], [1.0, 1.0]])
@@ -285,7 +291,8 @@ class RatePerCopy(Displacing):
 
     def __init__(self, *args, copy_rates: Sequence[float] = (1.0,), **kwargs):
         super().__init__(*args, **kwargs)
-        require(len(copy_rates) > 0, "copy_rates", copy_rates, "one rate for each copy")
+        has_rates = np.ndim(copy_rates) == 1 and len(copy_rates) > 0
+        require(has_rates, "copy_rates", copy_rates, "a sequence with one rate for each copy")
         rates = [require_real("copy_rates", rate, minimum=0.0) for rate in copy_rates]
         require(self.weight_decay is None, "weight_decay", self.weight_decay, "None beside copy_rates")
         self.copy_rates = self.add_variable((len(rates),), name="copy_rates")
@@ -303,9 +310,8 @@ class RatePerCopy(Displacing):
     def update_step(self, gradient: Tensor, variable: Variable, learning_rate: Tensor) -> None:
         """Let the base optimizer take its step at a rate for each copy."""
         times = variable.shape[0] // self.copy_rates.shape[0]
-        rates = ops.tile(ops.cast(self.copy_rates, variable.dtype), [times])
-        rates = ops.reshape(rates, (-1,) + (1,) * (len(variable.shape) - 1))
-        super().update_step(gradient, variable, ops.cast(learning_rate, variable.dtype) * rates)
+        rates = ops.reshape(ops.tile(self.copy_rates, [times]), (-1,) + (1,) * (len(variable.shape) - 1))
+        super().update_step(gradient, variable, ops.multiply(learning_rate, rates))
 
     def get_config(self) -> dict:
         """Return the arguments."""
@@ -559,8 +565,10 @@ def _dense(tensor: Tensor, weight: Tensor) -> Tensor:
     return ops.zeros_like(weight) + tensor if is_slices else ops.cast(tensor, weight.dtype)
 
 
-def _norm(tensor: Tensor) -> Tensor:
-    return ops.sqrt(ops.sum(ops.square(tensor)))
+def _norm(tensor: Tensor, rate: Tensor) -> Tensor:
+    """Return the norm, in the shape of the rate: of the whole tensor, or of each copy."""
+    copies = ops.reshape(tensor, (math.prod(rate.shape), -1))
+    return ops.reshape(ops.sqrt(ops.sum(ops.square(copies), axis=1)), rate.shape)
 
 
 def _looked_up(step: Step) -> Tensor:

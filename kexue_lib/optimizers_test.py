@@ -199,6 +199,7 @@ class TestRatePerCopy:
             (Adam, (), {"beta_2": 0.99}),
             (SGD, (), {"momentum": 0.9}),
             (Adam, (InnerWeightDecay,), {"inner_weight_decay": 0.5}),
+            (Adam, (LayerAdaptation,), {}),
         ],
     )
     def test_each_copy_goes_its_own_way(self, base, mixins, settings):
@@ -232,7 +233,12 @@ class TestRatePerCopy:
     def test_weights_of_another_number_of_copies(self, shape):
         optimizer = derive(Adam, RatePerCopy)(0.1, copy_rates=self.RATES)
         with pytest.raises(ValueError, match="shape of theta must be a multiple of 3 along its first axis"):
-            optimizer.build([keras.Variable(np.zeros(shape), name="theta")])
+            optimizer.build([keras.Variable(np.zeros(3)), keras.Variable(np.zeros(shape), name="theta")])
+
+    @pytest.mark.skipif(keras.backend.backend() == "jax", reason="float64 is behind a global switch of JAX")
+    def test_double_precision_stays(self):
+        path = run(derive(SGD, RatePerCopy)(1.0, copy_rates=[0.5, 0.25]), steps=1, dtype="float64")
+        np.testing.assert_array_equal(path[1], [0.5, -1.5])
 
 
 ROWS = ((0.0, 0.1), (0.2, 0.3), (0.4, 0.5))
@@ -457,6 +463,7 @@ class TestDerive:
             (InnerWeightDecay, {"exclude_from_inner_weight_decay": "bias"}),
             (LazyRows, {"lazy_rows": "embedding"}),
             (RatePerCopy, {"copy_rates": []}),
+            (RatePerCopy, {"copy_rates": 0.1}),
             (RatePerCopy, {"copy_rates": [0.1, -0.1]}),
             (RatePerCopy, {"weight_decay": 0.1}),
             (Lookahead, {"slow_period": 0}),
